@@ -1,0 +1,372 @@
+"""Every option of a run, as frozen dataclasses, and how they are read: defaults < YAML recipe < command line.
+
+A key that does not exist is an error. The resolved configuration is saved with the run.
+"""
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+
+def _require(condition: bool, key: str, value: object, expected: str) -> None:
+    if not condition:
+        raise ValueError(f"{key} must be {expected}, got {value!r}.")
+
+
+@dataclass(frozen=True)
+class TinyModelConfig:
+    """A Qwen2.5-VL of a few million parameters, made when model.path is None."""
+
+    vocab_size: int = 4096
+    """Size of the byte-level BPE vocabulary, special tokens included."""
+    hidden_size: int = 256
+    """Width of the language model."""
+    num_layers: int = 4
+    """Decoder layers of the language model."""
+    num_heads: int = 4
+    """Attention heads of the language model; hidden_size / num_heads must be a multiple of 16."""
+    intermediate_size: int = 768
+    """Width of the language model's gated MLP."""
+    vision_hidden_size: int = 192
+    """Width of the vision tower."""
+    vision_layers: int = 4
+    """Blocks of the vision tower, all with full attention."""
+    vision_heads: int = 3
+    """Attention heads of the vision tower."""
+    vision_intermediate_size: int = 512
+    """Width of the vision tower's gated MLP."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            _require(value > 0, f"model.tiny.{name}", value, "positive")
+        for width, heads, unit in (("hidden_size", "num_heads", 16), ("vision_hidden_size", "vision_heads", 4)):
+            per_head, rest = divmod(getattr(self, width), getattr(self, heads))
+            _require(
+                rest == 0 and per_head % unit == 0,
+                f"model.tiny.{width}",
+                getattr(self, width),
+                f"{heads} ({getattr(self, heads)}) times a multiple of {unit}",
+            )
+        _require(self.vocab_size >= 512, "model.tiny.vocab_size", self.vocab_size, "at least 512 (256 bytes, specials)")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which policy is trained."""
+
+    path: str | None = None
+    """Local folder or hub name of a Qwen2.5-VL or Qwen3-VL model. None makes a tiny one (model.tiny) from scratch."""
+    tiny: TinyModelConfig = field(default_factory=TinyModelConfig)
+    """Sizes of the model made when path is None."""
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Compute dtype of the forward and backward pass. Master weights, gradients and logits are float32."""
+    min_pixels: int | None = None
+    """Smaller images are enlarged to this many pixels. None keeps the image processor's own value."""
+    max_pixels: int | None = None
+    """Larger images are reduced to this many pixels. None keeps the image processor's own value."""
+
+    def __post_init__(self) -> None:
+        for name in ("min_pixels", "max_pixels"):
+            value = getattr(self, name)
+            _require(value is None or value > 0, f"model.{name}", value, "positive or None")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where examples come from."""
+
+    name: str = "blue_marble"
+    """A key of geogrpo.data.DATASETS: blue_marble, jsonl, photos."""
+    path: str | None = None
+    """JSONL file (jsonl) or folder (photos) to train on. Not used by blue_marble."""
+    test_path: str | None = None
+    """The same for held-out examples. None holds out whole 1-degree cells of `path`."""
+    test_fraction: float = 0.1
+    """Share of 1-degree cells held out, in (0, 1)."""
+    num_test: int = 1000
+    """Held-out examples to evaluate on; 0 takes all."""
+    crop_deg: float = 7.5
+    """blue_marble: side of a crop in degrees (15 pixels each)."""
+    max_shift_deg: float = 0.5
+    """blue_marble: a crop's centre lies up to this far from its place, in latitude and in longitude."""
+
+    def __post_init__(self) -> None:
+        _require(0 < self.test_fraction < 1, "data.test_fraction", self.test_fraction, "between 0 and 1")
+        _require(self.num_test >= 0, "data.num_test", self.num_test, "0 or more")
+        _require(1 <= self.crop_deg <= 90, "data.crop_deg", self.crop_deg, "between 1 and 90")
+        _require(0 <= self.max_shift_deg <= 5, "data.max_shift_deg", self.max_shift_deg, "between 0 and 5")
+
+
+@dataclass(frozen=True)
+class AnswerConfig:
+    """What the model is asked and how it answers."""
+
+    prompt: str = "chain_of_region"
+    """A key of geogrpo.prompts.PROMPTS."""
+    decimals: int = 1
+    """Decimals of the coordinates in supervised answers; 1 is 11 km, 2 is 1.1 km."""
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.decimals <= 6, "answer.decimals", self.decimals, "between 0 and 6")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with linear warm-up, then a linear decay to final_lr_fraction."""
+
+    lr: float = 1e-6
+    """Peak learning rate."""
+    warmup_steps: int = 0
+    """Steps over which the learning rate rises from 0."""
+    final_lr_fraction: float = 0.0
+    """Learning rate at the last step, as a fraction of the peak."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay."""
+    beta1: float = 0.9
+    """Decay of the gradient's mean."""
+    beta2: float = 0.95
+    """Decay of the gradient's square."""
+    max_grad_norm: float = 1.0
+    """Gradients are scaled down to this global norm. 0 turns clipping off."""
+
+    def __post_init__(self) -> None:
+        _require(self.lr >= 0 and math.isfinite(self.lr), "optimizer.lr", self.lr, "0 or more")
+        _require(self.max_grad_norm >= 0, "optimizer.max_grad_norm", self.max_grad_norm, "0 or more")
+
+
+@dataclass(frozen=True)
+class SupervisedConfig:
+    """Stage 1: Chain of Region supervision."""
+
+    steps: int = 500
+    """Optimizer steps. 0 skips the stage."""
+    examples_per_step: int = 64
+    """Examples per step, over all ranks."""
+    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=1e-3))
+    """Optimizer of this stage."""
+
+    def __post_init__(self) -> None:
+        _require(self.steps >= 0, "supervised.steps", self.steps, "0 or more")
+        _require(self.examples_per_step > 0, "supervised.examples_per_step", self.examples_per_step, "positive")
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How completions are sampled."""
+
+    engine: str = "native"
+    """A key of geogrpo.rollout.ENGINES."""
+    temperature: float = 1.0
+    """Softmax temperature of sampling and of the log-probs in training. Greedy decoding is the evaluation's own."""
+    max_new_tokens: int = 48
+    """Longest completion, end token included."""
+
+    def __post_init__(self) -> None:
+        _require(self.temperature > 0, "grpo.sampling.temperature", self.temperature, "above 0")
+        _require(self.max_new_tokens > 0, "grpo.sampling.max_new_tokens", self.max_new_tokens, "positive")
+
+
+@dataclass(frozen=True)
+class RewardConfig:
+    """Weighted sum of rewards, times a gate."""
+
+    weights: dict[str, float] = field(default_factory=lambda: {"multiscale": 1.0})
+    """Reward name (a key of geogrpo.rewards.REWARDS) to weight."""
+    gate: str | None = "format"
+    """A reward in {0, 1} that multiplies the sum. None turns the gate off."""
+
+    def __post_init__(self) -> None:
+        _require(len(self.weights) > 0, "grpo.rewards.weights", self.weights, "at least one reward")
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """The GRPO objective."""
+
+    name: str = "grpo"
+    """A key of geogrpo.losses.LOSSES."""
+    clip_low: float = 0.2
+    """The ratio is clipped below 1 - clip_low."""
+    clip_high: float = 0.2
+    """The ratio is clipped above 1 + clip_high."""
+    beta: float = 0.0
+    """Weight of the k3 KL to the frozen reference. 0 loads no reference."""
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.clip_low <= 1, "grpo.loss.clip_low", self.clip_low, "between 0 and 1")
+        _require(self.clip_high >= 0, "grpo.loss.clip_high", self.clip_high, "0 or more")
+        _require(self.beta >= 0, "grpo.loss.beta", self.beta, "0 or more")
+
+
+@dataclass(frozen=True)
+class GRPOConfig:
+    """Stage 2: GRPO with one update per sample."""
+
+    steps: int = 100
+    """Optimizer steps. 0 skips the stage."""
+    prompts_per_step: int = 16
+    """Groups per step, over all ranks."""
+    group_size: int = 8
+    """Completions per prompt, at least 2."""
+    advantage_scale: Literal["group", "batch", "none"] = "group"
+    """Advantages are divided by the group's or the whole step's standard deviation, or not at all."""
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    """How completions are sampled."""
+    rewards: RewardConfig = field(default_factory=RewardConfig)
+    """What a completion earns."""
+    loss: LossConfig = field(default_factory=LossConfig)
+    """The objective."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """Optimizer of this stage."""
+
+    def __post_init__(self) -> None:
+        _require(self.steps >= 0, "grpo.steps", self.steps, "0 or more")
+        _require(self.prompts_per_step > 0, "grpo.prompts_per_step", self.prompts_per_step, "positive")
+        _require(
+            self.group_size >= 2,
+            "grpo.group_size",
+            self.group_size,
+            "at least 2 (an advantage compares the completions of one prompt)",
+        )
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Held-out evaluation after each stage."""
+
+    num_samples: int = 4
+    """Sampled completions per image, besides the greedy one. 0 samples none."""
+    temperature: float = 1.0
+    """Temperature of the sampled completions."""
+    batch_size: int = 256
+    """Images decoded together on a rank."""
+    bootstrap_samples: int = 2000
+    """Resamples behind each 95 % interval."""
+
+    def __post_init__(self) -> None:
+        _require(self.num_samples >= 0, "evaluation.num_samples", self.num_samples, "0 or more")
+        _require(self.temperature > 0, "evaluation.temperature", self.temperature, "above 0")
+        _require(self.batch_size > 0, "evaluation.batch_size", self.batch_size, "positive")
+        _require(self.bootstrap_samples >= 100, "evaluation.bootstrap_samples", self.bootstrap_samples, "at least 100")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run of `torchrun -m geogrpo.train`."""
+
+    name: str = "demo"
+    """Folder of the run below output_dir."""
+    output_dir: str = "runs"
+    """Where runs are kept."""
+    seed: int = 0
+    """Seeds the model, the order of the data and every sample."""
+    tokens_per_microbatch: int = 16384
+    """Budget of one packed row, in unique tokens. A group is never split, so one larger group is a row of its own."""
+    checkpoint_every: int = 0
+    """Steps between checkpoints, besides the one after each stage. 0 writes no others."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints kept."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """The policy."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """The examples."""
+    answer: AnswerConfig = field(default_factory=AnswerConfig)
+    """The prompt and the answer's format."""
+    supervised: SupervisedConfig = field(default_factory=SupervisedConfig)
+    """Stage 1."""
+    grpo: GRPOConfig = field(default_factory=GRPOConfig)
+    """Stage 2."""
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    """Held-out evaluation."""
+
+    def __post_init__(self) -> None:
+        _require(bool(self.name) and Path(self.name).name == self.name, "name", self.name, "a folder name")
+        _require(self.tokens_per_microbatch > 0, "tokens_per_microbatch", self.tokens_per_microbatch, "positive")
+        _require(self.checkpoint_every >= 0, "checkpoint_every", self.checkpoint_every, "0 or more")
+        _require(self.keep_checkpoints >= 1, "keep_checkpoints", self.keep_checkpoints, "at least 1")
+
+
+def recipe_path(recipe: str) -> Path:
+    """The YAML file of a recipe named in geogrpo/recipes, or the given path itself."""
+    path = Path(recipe)
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise ValueError(f"recipe {recipe!r}: no such file.")
+        return path
+    folder = Path(str(resources.files("geogrpo") / "recipes"))
+    known = sorted(file.stem for file in folder.glob("*.yaml"))
+    if recipe not in known:
+        raise ValueError(f"recipe {recipe!r} is unknown. Known: {', '.join(known)}; or give a .yaml file.")
+    return folder / f"{recipe}.yaml"
+
+
+def load_config(recipe: str = "demo", overrides: Sequence[str] = ()) -> RunConfig:
+    """The configuration of a run.
+
+    Args:
+        recipe: name of a file in geogrpo/recipes, or a path to a YAML file.
+        overrides: command-line words such as ["--grpo.steps", "50", "--model.path=Qwen/Qwen2.5-VL-3B-Instruct"].
+    Raises:
+        ValueError: on an unknown key (with the nearest known one), a value of the wrong type or out of range.
+    """
+    path = recipe_path(recipe)
+    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False)
+    parser.add_class_arguments(RunConfig)
+    try:
+        from_recipe = parser.parse_object(_read_yaml(path))
+    except (ArgumentError, TypeError) as error:
+        raise ValueError(_explain(parser, str(error), f"recipe {path}")) from error
+    try:
+        namespace = parser.parse_args(list(overrides), namespace=from_recipe)
+        created = parser.instantiate_classes(namespace)
+    except (ArgumentError, TypeError) as error:
+        raise ValueError(_explain(parser, str(error), "command line")) from error
+    return RunConfig(**{key: created[key] for key in (f.name for f in dataclasses.fields(RunConfig))})
+
+
+def _read_yaml(path: Path) -> dict:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"recipe {path} is not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"recipe {path} must hold `key: value` lines, got {type(values).__name__}.")
+    return values
+
+
+def _explain(parser: ArgumentParser, message: str, where: str) -> str:
+    """The parser's message, with the known key nearest to the one it rejects."""
+    hint = ""
+    if any(phrase in message for phrase in ("unrecognized arguments", "does not accept option", "not expected")):
+        known = {key: key for key in _leaf_keys(parser.get_defaults())}
+        known |= {key.rsplit(".", 1)[-1]: key for key in known}
+        for word in (word.strip("'\"`.,:").lstrip("-").split("=")[0] for word in message.split()[::-1]):
+            near = difflib.get_close_matches(word, known, 1, 0.75)
+            if near and word not in known:
+                hint = f" Did you mean {known[near[0]]!r}?"
+    return f"{where}: {message}{hint}"
+
+
+def _leaf_keys(namespace: Namespace, prefix: str = "") -> list[str]:
+    keys = []
+    for key, value in vars(namespace).items():
+        keys += _leaf_keys(value, f"{prefix}{key}.") if isinstance(value, Namespace) else [prefix + key]
+    return keys
+
+
+def config_to_dict(config: RunConfig) -> dict:
+    """The configuration as plain nested values, as written to config.yaml."""
+    return dataclasses.asdict(config)
+
+
+def save_config(config: RunConfig, path: Path) -> None:
+    """Write the configuration as YAML that `--recipe` reads again."""
+    path.write_text(yaml.safe_dump(config_to_dict(config), sort_keys=False, allow_unicode=True), encoding="utf-8")

@@ -1,0 +1,34 @@
+"""Where examples come from. To add a format: a file here with `load_<name>(config, seed) -> Splits`, a line below."""
+
+from collections.abc import Callable
+
+from geogrpo.config import DataConfig
+from geogrpo.data.blue_marble import load_blue_marble
+from geogrpo.data.holdout import Splits
+from geogrpo.data.jsonl import load_jsonl
+from geogrpo.data.photos import load_photos
+
+DATASETS: dict[str, Callable[[DataConfig, int], Splits]] = {
+    "blue_marble": load_blue_marble,
+    "jsonl": load_jsonl,
+    "photos": load_photos,
+}
+
+
+def load_dataset(config: DataConfig, seed: int) -> Splits:
+    """Training and held-out examples, neither empty.
+
+    Raises:
+        ValueError: on an unknown name, an empty split, or anything the format rejects.
+    """
+    if config.name not in DATASETS:
+        raise ValueError(f"data.name {config.name!r} is unknown. Known: {', '.join(DATASETS)}.")
+    splits = DATASETS[config.name](config, seed)
+    for split, examples in (("training", splits.train), ("held-out", splits.test)):
+        if len(examples) == 0:
+            hint = " Set data.test_path, or raise data.test_fraction." if split == "held-out" else ""
+            raise ValueError(f"dataset {config.name!r} has no {split} examples.{hint}")
+    return splits
+
+
+__all__ = ["DATASETS", "Splits", "load_dataset"]

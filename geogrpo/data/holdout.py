@@ -1,0 +1,46 @@
+"""Held-out examples, chosen by place: whole 1-degree cells."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from geogrpo.types import Example
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Examples to train on and to evaluate on."""
+
+    train: Sequence[Example]
+    test: Sequence[Example]
+
+
+def is_held_out(latlon_deg: np.ndarray, fraction: float) -> np.ndarray:
+    """Whether each point lies in a held-out 1-degree cell.
+
+    A cell is [floor(lat), floor(lat) + 1) x [floor(lon), floor(lon) + 1), longitudes wrapped; a hash of its corner
+    decides, so the answer never depends on the other examples or on a seed.
+
+    Args:
+        latlon_deg: (N, 2) degrees.
+        fraction: share of cells held out, in [0, 1].
+    Returns:
+        (N,) bool.
+    """
+    corner = np.floor(np.asarray(latlon_deg, dtype=np.float64)).astype(np.int64)
+    cell = (corner[:, 0] + 90) * 360 + (corner[:, 1] + 180) % 360
+    # SplitMix64 (Steele, Lea, Flood 2014): neighbouring cells get unrelated values. uint64 wraps on purpose.
+    bits = cell.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return (bits ^ (bits >> np.uint64(31))) < np.uint64(int(fraction * 2**63) * 2)
+
+
+def split_by_cell(examples: Sequence[Example], fraction: float) -> Splits:
+    """Examples in training cells and examples in held-out cells."""
+    held_out = is_held_out(np.array([example.latlon_deg for example in examples]).reshape(-1, 2), fraction)
+    return Splits(
+        train=[example for example, is_test in zip(examples, held_out, strict=True) if not is_test],
+        test=[example for example, is_test in zip(examples, held_out, strict=True) if is_test],
+    )

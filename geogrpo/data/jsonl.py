@@ -1,0 +1,83 @@
+"""Examples from a JSONL file: one object per line with an image path and coordinates.
+
+{"image": "photos/paris.jpg", "lat": 48.8584, "lon": 2.2945, "country": "France"}
+
+Paths are relative to the file. `id`, `country`, `state` and `city` are optional; every other key is passed to rewards.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from geogrpo.config import DataConfig
+from geogrpo.data.holdout import Splits, split_by_cell
+from geogrpo.images import check_image_files
+from geogrpo.regions.chain import fill_regions
+from geogrpo.regions.index import default_index
+from geogrpo.types import Example
+
+LAT_KEYS = ("lat", "latitude", "LAT", "Latitude")
+LON_KEYS = ("lon", "longitude", "lng", "LON", "Longitude")
+
+
+def read_jsonl(path: str | Path) -> list[Example]:
+    """Every line's example, in order.
+
+    Raises:
+        ValueError: naming file and line, on anything that is not a valid example.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file.")
+    examples = []
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                examples.append(_parse_line(line, f"{path}:{number}", path.parent))
+    if not examples:
+        raise ValueError(f"{path} holds no examples: expected one JSON object per line.")
+    return examples
+
+
+def _parse_line(line: str, where: str, folder: Path) -> Example:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where}: not valid JSON ({error.msg} at column {error.colno}).") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"{where}: expected an object with image, lat, lon, got {type(record).__name__}.")
+    image = record.pop("image", None)
+    if not isinstance(image, str):
+        raise ValueError(f"{where}: key 'image' must be a path, got {image!r}.")
+    latlon_deg = (_pop_degrees(record, LAT_KEYS, where), _pop_degrees(record, LON_KEYS, where))
+    names = {level: record.pop(level, None) for level in ("country", "state", "city")}
+    example_id = str(record.pop("id", image))
+    try:
+        return Example(example_id, folder / image, latlon_deg, **names, columns=record)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def _pop_degrees(record: dict[str, Any], keys: tuple[str, ...], where: str) -> float:
+    for key in keys:
+        if key in record:
+            value = record.pop(key)
+            # bool is an int in Python; a coordinate of true is a mistake
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise ValueError(f"{where}: key {key!r} must be a number in degrees, got {value!r}.")
+            return float(value)
+    raise ValueError(f"{where}: key {keys[0]!r} is missing (also accepted: {', '.join(keys[1:])}).")
+
+
+def load_jsonl(config: DataConfig, seed: int) -> Splits:
+    """Examples of `path` and `test_path`; without a test_path, 1-degree cells of `path` are held out."""
+    del seed
+    if config.path is None:
+        raise ValueError("data.path must name a JSONL file when data.name is jsonl.")
+    examples = fill_regions(read_jsonl(config.path), default_index())
+    check_image_files(examples)
+    if config.test_path is None:
+        return split_by_cell(examples, config.test_fraction)
+    test = fill_regions(read_jsonl(config.test_path), default_index())
+    check_image_files(test)
+    return Splits(train=examples, test=test)

@@ -1,0 +1,111 @@
+"""One optimizer step over any number of packed rows and ranks, shared by both stages.
+
+The gradient is that of (sum of token losses) / (one token count over all ranks and rows): it does not depend on how
+the step was split.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from geogrpo.config import OptimizerConfig
+from geogrpo.distributed import all_max, all_sum
+from geogrpo.policy.model import Policy
+from geogrpo.policy.packing import Group, pack, split_by_budget
+from geogrpo.types import PackedBatch
+
+TokenLoss = Callable[[list[int], PackedBatch, Tensor, Tensor], tuple[Tensor, dict[str, Tensor]]]
+"""(indices of the row's groups, row, (S,) log-probs, (S,) entropy) -> (S,) loss, and (S,) tensors to average."""
+
+
+@dataclass(frozen=True)
+class UpdateResult:
+    """What one optimizer step did."""
+
+    means: dict[str, float]
+    """Token means over all ranks: loss and whatever the token loss reports."""
+    grad_norm: float
+    """Global norm before clipping."""
+    num_trained_tokens: int
+    """Target tokens that went through a backward pass, all ranks."""
+
+
+def make_optimizer(policy: Policy, config: OptimizerConfig) -> torch.optim.AdamW:
+    """AdamW over the parameters that train."""
+    parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
+    betas = (config.beta1, config.beta2)
+    # foreach: one call for all parameters instead of one per parameter, also for sharded ones on a CPU
+    return torch.optim.AdamW(parameters, lr=config.lr, betas=betas, weight_decay=config.weight_decay, foreach=True)
+
+
+def learning_rate(step: int, num_steps: int, config: OptimizerConfig) -> float:
+    """Learning rate of 0-based `step`: linear warm-up, then linear decay that reaches its end after the last step."""
+    warmup = min(1.0, (step + 1) / (config.warmup_steps + 1))
+    progress = max(0, step - config.warmup_steps) / max(1, num_steps - config.warmup_steps)
+    return config.lr * warmup * (1 - (1 - config.final_lr_fraction) * progress)
+
+
+def update(
+    policy: Policy,
+    optimizer: torch.optim.Optimizer,
+    groups: Sequence[Group],
+    token_loss: TokenLoss,
+    *,
+    dummy: Group,
+    num_valid_tokens: int,
+    temperature: float,
+    tokens_per_microbatch: int,
+    max_grad_norm: float,
+) -> UpdateResult:
+    """Forward, backward and step. Every rank must call this, with any number of groups.
+
+    Args:
+        groups: this rank's groups.
+        dummy: a group whose loss is multiplied by 0, for ranks that have fewer rows than another.
+        num_valid_tokens: the token count that divides the loss, over all ranks.
+        temperature: of the log-probs.
+        tokens_per_microbatch: budget of a packed row.
+        max_grad_norm: 0 turns clipping off.
+    """
+    optimizer.zero_grad(set_to_none=True)
+    rows = split_by_budget(groups, tokens_per_microbatch)
+    sums: dict[str, float] = {}
+    for i in range(all_max(len(rows))):
+        indices = rows[i] if i < len(rows) else []
+        batch = pack([groups[k] for k in indices] or [dummy])
+        logprobs, entropy = policy(batch, temperature)
+        if indices:
+            loss, metrics = token_loss(indices, batch, logprobs, entropy)
+            (loss.sum() / num_valid_tokens).backward()
+            metrics = {"loss": loss.detach(), "num_trained_tokens": torch.ones_like(loss), **metrics}
+            for name, values in metrics.items():
+                sums[name] = sums.get(name, 0.0) + float(values.double().sum())
+        else:
+            (logprobs.sum() * 0.0).backward()
+    totals = _sum_over_ranks(sums)
+    num_trained = int(totals.pop("num_trained_tokens", 0))
+    grad_norm = 0.0
+    if num_trained > 0:
+        grad_norm = _clip(policy, max_grad_norm)
+        optimizer.step()
+    means = {name: total / max(1, num_valid_tokens) for name, total in totals.items()}
+    return UpdateResult(means, grad_norm, num_trained)
+
+
+def _sum_over_ranks(sums: dict[str, float]) -> dict[str, float]:
+    # A rank without rows has no names of its own; all ranks must reduce the same vector.
+    names = sorted({"loss", "num_trained_tokens", "entropy", "kl", "clip_ratio"} | set(sums))
+    totals = all_sum(torch.tensor([sums.get(name, 0.0) for name in names], dtype=torch.float64))
+    return dict(zip(names, totals.tolist(), strict=True))
+
+
+def _clip(policy: Policy, max_grad_norm: float) -> float:
+    parameters = [parameter for parameter in policy.parameters() if parameter.grad is not None]
+    norm = torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm or torch.inf, foreach=True)
+    value = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+    if not torch.isfinite(torch.tensor(value)):
+        raise ValueError(f"the gradient norm is {value}: lower the learning rate, or train in float32 to find out why.")
+    return value

@@ -1,0 +1,95 @@
+"""Loading a policy and its processor from a folder or a hub name. Files are data: no code of a checkpoint is run."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+)
+
+from geogrpo.config import ModelConfig
+from geogrpo.policy.attention import ATTENTION_NAME, IMAGE_ATTENTION_NAME
+from geogrpo.policy.model import Policy
+from geogrpo.policy.processing import Processor
+
+SUPPORTED_MODEL_TYPES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+"""Families whose rotary positions packing.mrope_position_ids computes."""
+
+
+def load_processor(config: ModelConfig, prompt: str) -> Processor:
+    """Tokenizer and image processor of `config.path`, asking the question `prompt` (a key of PROMPTS).
+
+    Raises:
+        ValueError: naming the folder, when it holds no tokenizer, image processor or chat template.
+    """
+    path = _require_path(config)
+    model_config = _load_model_config(path)
+    tokenizer = _from_pretrained(AutoTokenizer, path, "tokenizer")
+    if tokenizer.chat_template is None:
+        raise ValueError(f"model {path}: its tokenizer has no chat template.")
+    image_processor = _from_pretrained(AutoImageProcessor, path, "image processor")
+    for bound, key in (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge")):
+        if getattr(config, bound) is not None:
+            image_processor.size[key] = getattr(config, bound)
+    return Processor(tokenizer, image_processor, prompt, model_config.image_token_id)
+
+
+def load_policy(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> Policy:
+    """The model of `config.path` in float32 on the CPU, ready for packed groups.
+
+    Raises:
+        ValueError: naming the folder, when there is no such model or it has no image support.
+    """
+    path = _require_path(config)
+    _load_model_config(path)
+    model = _from_pretrained(
+        AutoModelForImageTextToText,
+        path,
+        "model",
+        dtype=torch.float32,
+        attn_implementation={"text_config": ATTENTION_NAME, "vision_config": "sdpa"},
+        use_safetensors=True,
+    )
+    # Set after loading: while loading, the name would be taken for a kernel to import.
+    model.model.visual.config._attn_implementation = IMAGE_ATTENTION_NAME
+    return Policy(model, forbidden_ids(tokenizer, model.config.text_config.vocab_size))
+
+
+def forbidden_ids(tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> torch.Tensor:
+    """(F,) int64 ids that must never be sampled: special and vision tokens but the end token, and padding rows of the
+    embedding. An image placeholder sampled by accident would crash the next forward.
+    """
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    special |= set(tokenizer.all_special_ids)
+    special -= {tokenizer.eos_token_id}
+    return torch.tensor(sorted({i for i in special if i < vocab_size} | set(range(len(tokenizer), vocab_size))))
+
+
+def _require_path(config: ModelConfig) -> str:
+    if config.path is None:
+        raise ValueError("model.path must name a folder or a hub model here.")
+    return config.path
+
+
+def _load_model_config(path: str) -> Any:
+    config = _from_pretrained(AutoConfig, path, "model configuration")
+    if config.model_type not in SUPPORTED_MODEL_TYPES:
+        raise ValueError(
+            f"model {path} is of type {config.model_type!r}, which geogrpo cannot show images to."
+            f" Supported: {', '.join(SUPPORTED_MODEL_TYPES)}."
+        )
+    return config
+
+
+def _from_pretrained(auto_class: Any, path: str, what: str, **options: Any) -> Any:
+    if path.startswith((".", "/", "~")) and not Path(path).expanduser().is_dir():
+        raise ValueError(f"model.path {path}: no such folder.")
+    try:
+        return auto_class.from_pretrained(str(Path(path).expanduser()), trust_remote_code=False, **options)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"model {path}: cannot load its {what}: {error}") from error

@@ -1,0 +1,73 @@
+"""Examples -> what the model reads, and tokens -> text. Image processor and tokenizer are used directly: transformers'
+AutoProcessor would need torchvision, which has no CPU build.
+"""
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import BaseImageProcessor, PreTrainedTokenizerBase
+
+from geogrpo.images import open_image
+from geogrpo.policy.packing import Group, mrope_position_ids
+from geogrpo.prompts import PROMPTS
+from geogrpo.types import EncodedPrompt, Example
+
+
+class Processor:
+    """Encodes prompts and answers for one model.
+
+    Args:
+        tokenizer: with a chat template and Qwen's vision tokens.
+        image_processor: of the Qwen2-VL family.
+        prompt: a key of PROMPTS.
+        image_token_id: the placeholder that stands for one merged patch.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        image_processor: BaseImageProcessor,
+        prompt: str,
+        image_token_id: int,
+    ) -> None:
+        if prompt not in PROMPTS:
+            raise ValueError(f"answer.prompt {prompt!r} is unknown. Known: {', '.join(PROMPTS)}.")
+        self.tokenizer, self.image_processor = tokenizer, image_processor
+        self.image_token_id = image_token_id
+        self.eos_token_id: int = tokenizer.eos_token_id
+        self._question = PROMPTS[prompt]
+        content = [{"type": "image"}, {"type": "text", "text": self._question}]
+        text = tokenizer.apply_chat_template(
+            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+        )
+        self._template = torch.tensor(tokenizer.encode(text, add_special_tokens=False))
+        if (self._template == image_token_id).sum() != 1:
+            raise ValueError("the model's chat template must place exactly one image token for one image.")
+
+    def encode_prompt(self, example: Example) -> EncodedPrompt:
+        """The example's image and question.
+
+        Raises:
+            ValueError: naming the image, when it cannot be read.
+        """
+        features = self.image_processor(images=[open_image(example)], return_tensors="pt")
+        grid = features["image_grid_thw"]
+        merge_size = self.image_processor.merge_size
+        at = int((self._template == self.image_token_id).nonzero())
+        placeholders = torch.full((int(grid.prod()) // merge_size**2,), self.image_token_id)
+        token_ids = torch.cat([self._template[:at], placeholders, self._template[at + 1 :]])
+        position_ids = mrope_position_ids(token_ids, grid, self.image_token_id, merge_size)
+        return EncodedPrompt(example, token_ids, position_ids, features["pixel_values"], grid, self._question)
+
+    def encode_answer(self, text: str) -> Tensor:
+        """(length,) int64 tokens of a completion, end token included."""
+        return torch.tensor([*self.tokenizer.encode(text, add_special_tokens=False), self.eos_token_id])
+
+    def dummy_group(self) -> Group:
+        """A grey picture answered by the end token alone: what a rank without work runs to stay in step."""
+        example = Example("dummy", Image.new("RGB", (64, 64), "grey"), (0.0, 0.0))
+        return Group(self.encode_prompt(example), [torch.tensor([self.eos_token_id])])
+
+    def decode(self, token_ids: Tensor) -> str:
+        """The text of a completion, special tokens left out."""
+        return self.tokenizer.decode(token_ids.tolist(), skip_special_tokens=True)

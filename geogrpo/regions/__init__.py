@@ -1,0 +1,1 @@
+"""Geography: places, the region index, Chain of Region text."""

@@ -1,0 +1,39 @@
+"""Chain of Region: the answer to "where was this taken", from country down to coordinates.
+
+Source: Geo-R (arXiv 2601.00388), which derives the chain from GPS by rule, with no model-written labels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from geogrpo.regions.index import RegionIndex
+from geogrpo.types import Example
+
+
+def fill_regions(examples: Sequence[Example], index: RegionIndex) -> list[Example]:
+    """The examples, those without a country given the country, state and city of their nearest place."""
+    missing = [i for i, example in enumerate(examples) if example.country is None]
+    filled = list(examples)
+    if missing:
+        nearest = index.nearest(np.array([examples[i].latlon_deg for i in missing]))
+        for i, place in zip(missing, nearest, strict=True):
+            regions = (index.places.country[place], index.places.state[place], index.places.city[place])
+            country, state, city = regions
+            filled[i] = replace(examples[i], country=country, state=state, city=city)
+    return filled
+
+
+def chain_of_region(example: Example, decimals: int) -> str:
+    """The supervised answer of an example whose regions are known; a level without a name is left out.
+
+    >>> chain_of_region(Example("x", "x.jpg", (43.45, 142.61), "Japan", "Hokkaido", "Biei"), 1)
+    'Country: Japan\\nState: Hokkaido\\nCity: Biei\\nCoordinates: (43.5, 142.6)'
+    """
+    if example.country is None:
+        raise ValueError(f"example {example.id!r} has no country: call fill_regions first.")
+    levels = (("Country", example.country), ("State", example.state), ("City", example.city))
+    lines = [f"{level}: {name}" for level, name in levels if name]
+    lat_deg, lon_deg = (round(value, decimals) + 0.0 for value in example.latlon_deg)
+    return "\n".join([*lines, f"Coordinates: ({lat_deg:.{decimals}f}, {lon_deg:.{decimals}f})"])

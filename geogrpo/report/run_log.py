@@ -1,0 +1,78 @@
+"""The folder of a run: metrics, TensorBoard events, every completion, held-out predictions. Logs only grow."""
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+from geogrpo.evaluation import HeldOutPrediction
+
+
+class RunLog:
+    """Writes a run's records as they come. Only the main rank makes one.
+
+    Args:
+        folder: runs/<name>; made when missing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._tensorboard = SummaryWriter(str(folder / "tensorboard"))
+
+    def close(self) -> None:
+        """Flush the TensorBoard events."""
+        self._tensorboard.close()
+
+    def log_step(self, stage: str, step: int, metrics: dict[str, float]) -> None:
+        """One line of metrics.jsonl and one point of every TensorBoard curve."""
+        record = {"stage": stage, "step": step, "time_s": round(time.time(), 3)}
+        _append(self.folder / "metrics.jsonl", [{**record, **metrics}])
+        for name, value in metrics.items():
+            self._tensorboard.add_scalar(f"{stage}/{name}", value, step)
+
+    def log_completions(self, records: Iterable[dict[str, Any]]) -> None:
+        """Append sampled completions with their reward components."""
+        _append(self.folder / "completions.jsonl", records)
+
+    def write_predictions(self, stage: str, predictions: Sequence[HeldOutPrediction]) -> None:
+        """predictions_<stage>.jsonl, complete or not at all."""
+        path = predictions_path(self.folder, stage)
+        temporary = path.with_suffix(".writing")
+        temporary.unlink(missing_ok=True)
+        _append(temporary, (prediction.to_json() for prediction in predictions))
+        temporary.rename(path)
+
+
+def predictions_path(folder: Path, stage: str) -> Path:
+    """Where a stage's held-out predictions are."""
+    return folder / f"predictions_{stage}.jsonl"
+
+
+def read_predictions(folder: Path, stage: str) -> list[HeldOutPrediction]:
+    """The held-out predictions of a stage."""
+    lines = predictions_path(folder, stage).read_text(encoding="utf-8").splitlines()
+    return [HeldOutPrediction(**json.loads(line)) for line in lines]
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """Every step's metrics, in order. A step repeated after a resume counts once: the last one."""
+    path = folder / "metrics.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    steps: dict[tuple[str, int], dict[str, Any]] = {}
+    for record in map(json.loads, lines):
+        steps[record["stage"], record["step"]] = record
+    return list(steps.values())
+
+
+def _append(path: Path, records: Iterable[dict[str, Any]]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        # allow_nan=False: NaN is not JSON, and other readers would fail on the line
+        file.writelines(json.dumps(_finite(record), ensure_ascii=False, allow_nan=False) + "\n" for record in records)
+
+
+def _finite(record: dict[str, Any]) -> dict[str, Any]:
+    return {key: None if isinstance(value, float) and value != value else value for key, value in record.items()}

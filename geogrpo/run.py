@@ -1,0 +1,282 @@
+"""A whole run: make or load the model, stage 1, evaluate, stage 2, evaluate, report. Resumable at any checkpoint."""
+
+import itertools
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import transformers
+from PIL import Image
+from rich.console import Console
+
+from geogrpo import checkpoint as ckpt
+from geogrpo.checkpoint import Progress
+from geogrpo.config import ModelConfig, RunConfig, save_config
+from geogrpo.data import Splits, load_dataset
+from geogrpo.data.blue_marble import blue_marble
+from geogrpo.distributed import all_gather_list, is_main, shard_policy, world_size
+from geogrpo.evaluation import best_constant_guess, predict_held_out
+from geogrpo.images import open_image
+from geogrpo.losses import find_loss
+from geogrpo.optimization import make_optimizer
+from geogrpo.policy.load import load_policy, load_processor
+from geogrpo.policy.model import Policy
+from geogrpo.policy.processing import Processor
+from geogrpo.policy.tiny import save_tiny_model
+from geogrpo.regions.chain import chain_of_region
+from geogrpo.regions.index import default_index
+from geogrpo.report.progress import StageDisplay, make_console
+from geogrpo.report.run_log import RunLog
+from geogrpo.report.summary import write_report
+from geogrpo.rewards import find_rewards
+from geogrpo.rewards.distance import multiscale
+from geogrpo.rollout import ENGINES, make_engine
+from geogrpo.supervised import train_supervised
+from geogrpo.trainer import StepRecord, train_grpo
+from geogrpo.types import Example
+
+TOKENIZER_EXAMPLES, PICTURE_EXAMPLES = 40_000, 256
+"""Training examples that the tiny model's tokenizer and pixel statistics are taken from."""
+CONSTANT_GUESS_EXAMPLES = 2000
+
+
+def validate(config: RunConfig) -> Splits:
+    """Load the data and check every name of the configuration.
+
+    Raises:
+        ValueError: naming the key, file or line at fault.
+    """
+    find_rewards(config.grpo.rewards)
+    find_loss(config.grpo.loss.name)
+    if config.grpo.sampling.engine not in ENGINES:
+        raise ValueError(f"grpo.sampling.engine must be one of {', '.join(ENGINES)}.")
+    return load_dataset(config.data, config.seed)
+
+
+def dry_run(config: RunConfig) -> str:
+    """Do everything but train: load the data, read every image file, encode a prompt. Returns a line about it."""
+    splits = validate(config)
+    files = [example for split in (splits.train, splits.test) for example in _with_files(split)]
+    for example in files:
+        open_image(example)
+    with tempfile.TemporaryDirectory() as folder:
+        model_config = _model_config(config, Path(folder), splits.train)
+        processor = load_processor(model_config, config.answer.prompt)
+        prompt = processor.encode_prompt(splits.train[0])
+    return (
+        f"{len(splits.train):,} training and {len(splits.test):,} held-out examples, {len(files):,} image files read;"
+        f" the first prompt has {len(prompt.token_ids)} tokens."
+    )
+
+
+def _with_files(examples: Sequence[Example]) -> list[Example]:
+    if len(examples) and not isinstance(examples[0].image, str | Path):
+        return []
+    return [example for example in examples if isinstance(example.image, str | Path)]
+
+
+def _model_config(config: RunConfig, folder: Path, train: Sequence[Example]) -> ModelConfig:
+    """The model to load: the configured one, or a tiny one made in `folder` by the main rank."""
+    if config.model.path is not None:
+        return config.model
+    if is_main() and not (folder / "config.json").exists():
+        rng = np.random.default_rng(config.seed)
+        order = [int(i) for i in rng.permutation(len(train))[:TOKENIZER_EXAMPLES]]
+        texts = [chain_of_region(train[i], config.answer.decimals) for i in order]
+        pictures = [open_image(train[i]) for i in order[:PICTURE_EXAMPLES]]
+        save_tiny_model(folder, config.model.tiny, texts, pictures, seed=config.seed)
+    if dist.is_initialized():
+        dist.barrier()
+    return replace(config.model, path=str(folder))
+
+
+class Run:
+    """One run on this rank.
+
+    Args:
+        config: what to do.
+        device: of this rank.
+        resume: go on after the last checkpoint of the newest folder of this name, instead of starting a new one.
+    """
+
+    def __init__(self, config: RunConfig, device: torch.device, *, resume: bool) -> None:
+        transformers.utils.logging.set_verbosity_error()
+        transformers.utils.logging.disable_progress_bar()
+        self.config, self.device = config, device
+        self.console = make_console() if is_main() else Console(quiet=True)
+        self.splits = validate(config)
+        self.folder = run_folder(config, resume=resume)
+        self.checkpoints = self.folder / "checkpoints"
+        self.resume_from = ckpt.latest_checkpoint(self.checkpoints) if resume else None
+        if resume and self.resume_from is None:
+            raise ValueError(f"--resume: {self.checkpoints} holds no complete checkpoint.")
+        self.model_config = _model_config(config, self.folder / "initial_model", self.splits.train)
+        self.processor: Processor = load_processor(self.model_config, config.answer.prompt)
+        self.engine = make_engine(config.grpo.sampling.engine, self.processor)
+        self.policy = self._load_policy()
+        self.log = RunLog(self.folder) if is_main() else None
+
+    def train(self) -> None:
+        """Both stages, each followed by its held-out evaluation, then the report."""
+        started = time.monotonic()
+        if is_main():
+            save_config(self.config, self.folder / "config.yaml")
+        self._print_header()
+        progress = Progress() if self.resume_from is None else ckpt.read_progress(self.resume_from)
+        for stage in ckpt.STAGES[ckpt.STAGES.index(progress.stage) :]:
+            if stage != progress.stage:
+                progress = Progress(stage=stage, skipped_images=progress.skipped_images)
+            self._train_stage(progress)
+            self._evaluate(stage)
+            self.resume_from = None
+        ckpt.export_model(self.folder / "model", self.policy, self.processor)
+        if is_main():
+            self._report(progress)
+            self.console.print(f"The run took {(time.monotonic() - started) / 60:.1f} minutes. Results: {self.folder}")
+        if self.log:
+            self.log.close()
+
+    def _load_policy(self) -> Policy:
+        policy = load_policy(self.model_config, self.processor.tokenizer)
+        return shard_policy(policy, self.device, getattr(torch, self.config.model.dtype))
+
+    def _print_header(self) -> None:
+        num_parameters = sum(parameter.numel() for parameter in self.policy.parameters())
+        self.console.print(
+            f"{num_parameters / 1e6:.1f} M parameters in {self.config.model.dtype}, {world_size()} process(es) on"
+            f" {self.device.type} with {torch.get_num_threads()} threads each;"
+            f" {len(self.splits.train):,} training and {len(self.splits.test):,} held-out examples; {self.folder}",
+            highlight=False,
+        )
+
+    def _train_stage(self, progress: Progress) -> None:
+        """Train one stage from where `progress` stands, with a checkpoint at its end."""
+        stage, config = progress.stage, self.config
+        stage_config = config.supervised if stage == "supervised" else config.grpo
+        optimizer = make_optimizer(self.policy, stage_config.optimizer)
+        if self.resume_from is not None:
+            ckpt.load_checkpoint(self.resume_from, self.policy, optimizer)
+        title = "Stage 1, supervised" if stage == "supervised" else "Stage 2, GRPO"
+        display = StageDisplay(stage, title, stage_config.steps, progress.step, self.console)
+
+        def after_step(metrics: dict[str, float]) -> None:
+            if self.log:
+                self.log.log_step(stage, progress.step, metrics)
+            display.step(metrics)
+            if config.checkpoint_every and progress.step % config.checkpoint_every == 0:
+                self._save(optimizer, progress)
+
+        def after_grpo_step(record: StepRecord) -> None:
+            if self.log:
+                self.log.log_completions(record.completions)
+            after_step(record.metrics)
+
+        with display if is_main() else nullcontext():
+            if stage == "supervised":
+                train_supervised(
+                    self.policy,
+                    self.processor,
+                    self.splits.train,
+                    config.supervised,
+                    optimizer=optimizer,
+                    progress=progress,
+                    decimals=config.answer.decimals,
+                    tokens_per_microbatch=config.tokens_per_microbatch,
+                    seed=config.seed,
+                    on_step=after_step,
+                )
+            else:
+                train_grpo(
+                    self.policy,
+                    self.processor,
+                    self.splits.train,
+                    config.grpo,
+                    optimizer=optimizer,
+                    progress=progress,
+                    reference=self._reference(),
+                    tokens_per_microbatch=config.tokens_per_microbatch,
+                    # Other examples first than those stage 1 began with
+                    seed=config.seed + 1,
+                    on_step=after_grpo_step,
+                )
+        self._save(optimizer, progress)
+
+    def _save(self, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
+        ckpt.save_checkpoint(self.checkpoints, self.policy, optimizer, progress)
+        ckpt.prune_checkpoints(self.checkpoints, self.config.keep_checkpoints)
+
+    def _reference(self) -> Policy | None:
+        """The policy as stage 1 left it, frozen; None when no KL is asked for."""
+        if self.config.grpo.loss.beta == 0:
+            return None
+        supervised = [path for path in ckpt.list_checkpoints(self.checkpoints) if "supervised" in path.name]
+        reference = self._load_policy()
+        ckpt.load_checkpoint(supervised[-1], reference)
+        return reference.requires_grad_(False).eval()
+
+    def _evaluate(self, stage: str) -> None:
+        """Write predictions_<stage>.jsonl."""
+        with self.console.status(f"Answering {len(self.splits.test):,} held-out images"):
+            predictions, skipped = predict_held_out(
+                self.policy,
+                self.processor,
+                self.engine,
+                self.splits.test,
+                self.config.evaluation,
+                max_new_tokens=self.config.grpo.sampling.max_new_tokens,
+                seed=self.config.seed,
+            )
+        if not predictions:
+            raise ValueError(f"no held-out image could be read: {skipped[0]}")
+        for message in skipped:
+            self.console.print(f"skipped: {message}", style="yellow", markup=False)
+        if self.log:
+            self.log.write_predictions(stage, predictions)
+
+    def _report(self, progress: Progress) -> None:
+        config = self.config
+        rng = np.random.default_rng(config.seed)
+        some = rng.permutation(len(self.splits.train))[:CONSTANT_GUESS_EXAMPLES]
+        write_report(
+            self.folder,
+            constant_latlon_deg=best_constant_guess(np.array([self.splits.train[int(i)].latlon_deg for i in some])),
+            reward=multiscale,
+            index=default_index(),
+            num_samples=config.evaluation.bootstrap_samples,
+            world=_world_picture(),
+            console=self.console,
+        )
+        if progress.skipped_images:
+            self.console.print(
+                f"{len(progress.skipped_images)} training images were skipped; the first:", style="yellow"
+            )
+            self.console.print(progress.skipped_images[0], style="yellow", markup=False)
+
+
+def run_folder(config: RunConfig, *, resume: bool) -> Path:
+    """Where a run lives: output_dir/name, or name-2, name-3, ... so that an earlier run is never overwritten."""
+    base = Path(config.output_dir) / config.name
+    numbered = itertools.chain([base], (base.with_name(f"{base.name}-{i}") for i in itertools.count(2)))
+    existing = list(itertools.takewhile(lambda folder: (folder / "config.yaml").exists(), numbered))
+    if resume and not existing:
+        raise ValueError(f"--resume: there is no run in {base}.")
+    folder = existing[-1] if resume else base if not existing else base.with_name(f"{base.name}-{len(existing) + 1}")
+    # Every rank must have looked before one of them writes.
+    return all_gather_list([folder])[0]
+
+
+def _world_picture() -> Image.Image | None:
+    """The Earth for the map; None where the extra `demo` is not installed."""
+    try:
+        return blue_marble()
+    except ValueError:
+        return None
+
+
+__all__ = ["Run", "dry_run", "validate"]

@@ -1,0 +1,90 @@
+"""Stage 1: Chain of Region supervision. The model learns to answer with country, state, city and coordinates.
+
+Source: Geo-R (arXiv 2601.00388). The loss is on the answer only, averaged over the answer tokens of the step.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from geogrpo.checkpoint import Progress
+from geogrpo.config import SupervisedConfig
+from geogrpo.data.loader import load_batches
+from geogrpo.distributed import all_gather_list, all_sum
+from geogrpo.optimization import learning_rate, update
+from geogrpo.policy.model import Policy
+from geogrpo.policy.packing import Group
+from geogrpo.policy.processing import Processor
+from geogrpo.regions.chain import chain_of_region
+from geogrpo.types import Example, PackedBatch
+
+
+def train_supervised(
+    policy: Policy,
+    processor: Processor,
+    examples: Sequence[Example],
+    config: SupervisedConfig,
+    *,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    decimals: int,
+    tokens_per_microbatch: int,
+    seed: int,
+    on_step: Callable[[dict[str, float]], None],
+) -> None:
+    """Train from progress.step to config.steps.
+
+    Args:
+        examples: with regions filled in.
+        progress: updated after every step.
+        decimals: of the coordinates in the answers.
+        on_step: called after every step, on every rank, with the step's metrics.
+    """
+    policy.train()
+    dummy = processor.dummy_group()
+    steps = range(progress.step, config.steps)
+    batches = load_batches(examples, processor.encode_prompt, per_step=config.examples_per_step, seed=seed, steps=steps)
+    for step, batch in zip(steps, batches, strict=True):
+        started = time.perf_counter()
+        groups = [
+            Group(prompt, [processor.encode_answer(chain_of_region(prompt.example, decimals))])
+            for prompt in batch.prompts
+        ]
+        num_tokens = int(all_sum(torch.tensor(sum(len(group.completions[0]) for group in groups))))
+        for param_group in optimizer.param_groups:
+            param_group["lr"] = learning_rate(step, config.steps, config.optimizer)
+        result = update(
+            policy,
+            optimizer,
+            groups,
+            _negative_log_likelihood,
+            dummy=dummy,
+            num_valid_tokens=num_tokens,
+            temperature=1.0,
+            tokens_per_microbatch=tokens_per_microbatch,
+            max_grad_norm=config.optimizer.max_grad_norm,
+        )
+        progress.step = step + 1
+        progress.num_tokens += num_tokens
+        progress.skipped_images += all_gather_list(batch.skipped)
+        seconds = time.perf_counter() - started
+        on_step(
+            {
+                "loss": result.means["loss"],
+                "entropy": result.means["entropy"],
+                "grad_norm": result.grad_norm,
+                "learning_rate": optimizer.param_groups[0]["lr"],
+                "num_tokens": progress.num_tokens,
+                "num_skipped_images": len(progress.skipped_images),
+                "tokens_per_s": num_tokens / seconds,
+                "step_s": seconds,
+            }
+        )
+
+
+def _negative_log_likelihood(
+    indices: list[int], batch: PackedBatch, logprobs: Tensor, entropy: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    return -logprobs, {"entropy": entropy.detach()}

@@ -1,0 +1,226 @@
+"""Stage 2: GRPO. Read this file from top to bottom; each name is one step of the algorithm.
+
+    sample G completions per image -> reward -> group advantage -> clipped policy gradient + beta * KL -> one update
+
+Deviations from GRPO (arXiv 2402.03300), and why:
+* One update per sample: the ratio is exactly 1, so old log-probs are the current ones and cost no forward pass.
+* Token mean over the whole step instead of a mean per completion: see losses.py.
+* Groups whose completions all earned the same (exact max == min) have advantage 0; when beta is 0 they are counted
+  and skip the forward and backward pass, which changes no gradient.
+* With beta 0 no reference model exists.
+
+Shapes: P prompts, G group, S scored tokens.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from geogrpo.advantages import group_advantages, has_signal
+from geogrpo.checkpoint import Progress
+from geogrpo.config import GRPOConfig
+from geogrpo.data.loader import load_batches
+from geogrpo.distributed import all_gather_list, rank
+from geogrpo.losses import find_loss
+from geogrpo.optimization import TokenLoss, UpdateResult, learning_rate, update
+from geogrpo.policy.model import Policy
+from geogrpo.policy.packing import Group
+from geogrpo.policy.processing import Processor
+from geogrpo.rewards import Reward, Scores, find_rewards, score
+from geogrpo.rollout import make_engine
+from geogrpo.types import Example, PackedBatch, Rollouts
+
+SAMPLING_STREAM = 1
+"""Keeps the random numbers of sampling apart from those of the data order."""
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What one step did, on every rank."""
+
+    step: int
+    """Steps done, this one included."""
+    metrics: dict[str, float]
+    """Over all ranks."""
+    completions: list[dict[str, Any]]
+    """Every sampled completion of all ranks with its rewards, ready for JSON."""
+
+
+def train_grpo(
+    policy: Policy,
+    processor: Processor,
+    examples: Sequence[Example],
+    config: GRPOConfig,
+    *,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    reference: Policy | None = None,
+    rewards: Mapping[str, Reward] | None = None,
+    tokens_per_microbatch: int = 16384,
+    seed: int = 0,
+    on_step: Callable[[StepRecord], None] = lambda record: None,
+) -> None:
+    """Train from progress.step to config.steps.
+
+    Args:
+        policy: sharded by distributed.shard_policy.
+        reference: the frozen policy of the KL; needed when config.loss.beta > 0.
+        rewards: your own, by the names that config.rewards uses.
+        progress: updated after every step.
+        on_step: called after every step, on every rank.
+    Raises:
+        ValueError: on unknown names, or when beta > 0 and there is no reference.
+    """
+    if config.loss.beta > 0 and reference is None:
+        raise ValueError("grpo.loss.beta is above 0, so train_grpo needs a reference policy.")
+    policy.train()
+    engine = make_engine(config.sampling.engine, processor)
+    chosen_rewards = find_rewards(config.rewards, rewards)
+    find_loss(config.loss.name)
+    dummy = processor.dummy_group()
+    steps = range(progress.step, config.steps)
+    batches = load_batches(examples, processor.encode_prompt, per_step=config.prompts_per_step, seed=seed, steps=steps)
+    for step, batch in zip(steps, batches, strict=True):
+        started = time.perf_counter()
+        rollouts = engine.sample(
+            policy,
+            batch.prompts,
+            group_size=config.group_size,
+            temperature=config.sampling.temperature,
+            max_new_tokens=config.sampling.max_new_tokens,
+            seeds=[(seed, SAMPLING_STREAM, step, position) for position in batch.positions],
+        )
+        sampled = time.perf_counter()
+        scores = score(rollouts, chosen_rewards, config.rewards)
+        advantages = _advantages_over_ranks(scores.total, config)
+        groups = [Group(*group) for group in zip(rollouts.prompts, rollouts.token_ids, strict=True)]
+        num_tokens = sum(all_gather_list([sum(len(ids) for group in groups for ids in group.completions)]))
+        for param_group in optimizer.param_groups:
+            param_group["lr"] = learning_rate(step, config.steps, config.optimizer)
+        trained = _groups_to_train(scores.total, config.loss.beta)
+        result = update(
+            policy,
+            optimizer,
+            [groups[i] for i in trained],
+            _token_loss(config, advantages[trained], reference),
+            dummy=dummy,
+            num_valid_tokens=max(1, num_tokens),
+            temperature=config.sampling.temperature,
+            tokens_per_microbatch=tokens_per_microbatch,
+            max_grad_norm=config.optimizer.max_grad_norm,
+        )
+        progress.step = step + 1
+        progress.num_tokens += num_tokens
+        progress.skipped_images += all_gather_list(batch.skipped)
+        completions = all_gather_list(completion_records(progress.step, rollouts, scores, advantages))
+        metrics = _step_metrics(completions, result)
+        seconds = time.perf_counter() - started
+        metrics |= {
+            "learning_rate": optimizer.param_groups[0]["lr"],
+            "num_tokens": progress.num_tokens,
+            "num_skipped_images": len(progress.skipped_images),
+            "tokens_per_s": num_tokens / seconds,
+            "sampling_s": sampled - started,
+            "step_s": seconds,
+        }
+        on_step(StepRecord(progress.step, metrics, completions))
+
+
+def _advantages_over_ranks(rewards: Tensor, config: GRPOConfig) -> Tensor:
+    """This rank's (P, G) advantages; a deviation over the step is taken over all ranks."""
+    per_rank = all_gather_list([rewards])
+    offset = sum(len(part) for part in per_rank[: rank()])
+    return group_advantages(torch.cat(per_rank), config.advantage_scale)[offset : offset + len(rewards)]
+
+
+def _groups_to_train(rewards: Tensor, beta: float) -> list[int]:
+    """Groups with a gradient: those with a signal, or all when a KL pulls on every token."""
+    return list(range(len(rewards))) if beta > 0 else has_signal(rewards).nonzero().flatten().tolist()
+
+
+def _token_loss(config: GRPOConfig, advantages: Tensor, reference: Policy | None) -> TokenLoss:
+    """The loss of a packed row, given the (P, G) advantages of the groups that are trained."""
+    loss_function = find_loss(config.loss.name)
+
+    def token_loss(
+        indices: list[int], batch: PackedBatch, logprobs: Tensor, entropy: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        ref_logprobs = None
+        if reference is not None and config.loss.beta > 0:
+            with torch.no_grad():
+                ref_logprobs, _ = reference(batch, config.sampling.temperature)
+        per_token = advantages[indices].flatten()[batch.target_completion].to(logprobs.device)
+        losses = loss_function(logprobs, None, ref_logprobs, per_token, config.loss)
+        metrics = {"entropy": entropy.detach(), "kl": losses.kl, "clip_ratio": losses.is_clipped.float()}
+        return losses.loss, metrics
+
+    return token_loss
+
+
+def completion_records(
+    step: int, rollouts: Rollouts, scores: Scores, advantages: Tensor | None = None
+) -> list[dict[str, Any]]:
+    """One JSON-ready record per completion."""
+    records = []
+    for p, prompt in enumerate(rollouts.prompts):
+        for g, text in enumerate(rollouts.texts[p]):
+            prediction = scores.predictions[p][g]
+            records.append(
+                {
+                    "step": step,
+                    "id": prompt.example.id,
+                    "sample": g,
+                    "true_latlon_deg": list(prompt.example.latlon_deg),
+                    "predicted_latlon_deg": list(prediction.latlon_deg) if prediction.latlon_deg else None,
+                    "distance_km": _number(scores.distance_km[p, g]),
+                    "reward": _number(scores.total[p, g]),
+                    "rewards": {name: _number(values[p, g]) for name, values in scores.components.items()},
+                    "advantage": None if advantages is None else _number(advantages[p, g]),
+                    "num_tokens": len(rollouts.token_ids[p][g]),
+                    "is_finished": rollouts.is_finished[p][g],
+                    "text": text,
+                }
+            )
+    return records
+
+
+def _number(value: Tensor) -> float | None:
+    """A finite float, or None for NaN, which JSON does not have."""
+    return None if bool(value.isnan()) else float(value)
+
+
+def _step_metrics(completions: list[dict[str, Any]], result: UpdateResult) -> dict[str, float]:
+    """Metrics under TRL's names, over the completions of all ranks."""
+    if not completions:
+        return {"loss": result.means["loss"], "grad_norm": result.grad_norm, "reward": float("nan")}
+    groups: dict[tuple[int, str], list[float]] = {}
+    group_number = -1
+    for record in completions:
+        group_number += record["sample"] == 0
+        groups.setdefault((group_number, record["id"]), []).append(record["reward"])
+    rewards = torch.tensor(list(groups.values()), dtype=torch.float64)
+    metrics = {
+        "reward": float(rewards.mean()),
+        "reward_std": float(rewards.std(-1).mean()),
+        "frac_reward_zero_std": float((~has_signal(rewards)).double().mean()),
+        "loss": result.means["loss"],
+        "kl": result.means["kl"],
+        "entropy": result.means["entropy"],
+        "clip_ratio": result.means["clip_ratio"],
+        "grad_norm": result.grad_norm,
+        "parse_rate": _mean([record["distance_km"] is not None for record in completions]),
+        "completions/mean_length": _mean([record["num_tokens"] for record in completions]),
+        "completions/clipped_ratio": _mean([not record["is_finished"] for record in completions]),
+    }
+    for name in completions[0]["rewards"]:
+        values = [record["rewards"][name] for record in completions if record["rewards"][name] is not None]
+        metrics[f"rewards/{name}/mean"] = _mean(values)
+    return metrics
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else float("nan")

@@ -1,0 +1,137 @@
+"""The data that passes between stages: frozen dataclasses of plain values and tensors.
+
+Shapes: P prompts, G group, L longest completion, T packed tokens, S scored tokens, I images.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from PIL import Image
+from torch import Tensor
+
+
+class ImageSource(Protocol):
+    """Something that yields a picture when asked; str() names it in messages."""
+
+    def open(self) -> Image.Image:
+        """The picture, any mode. Raises OSError or ValueError when it cannot be read."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image and where it was taken.
+
+    Raises:
+        ValueError: when latlon_deg is not a finite (lat, lon) with lat in [-90, 90] and lon in [-180, 180].
+    """
+
+    id: str
+    image: str | Path | Image.Image | ImageSource
+    """File, picture in memory, or anything with `open()`."""
+    latlon_deg: tuple[float, float]
+    """(lat, lon), WGS84 degrees."""
+    country: str | None = None
+    """Country name; None is filled from the region index, like state and city."""
+    state: str | None = None
+    """First-level division (state, province)."""
+    city: str | None = None
+    """City or place."""
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    """Whatever else rewards need; passed to them by name."""
+
+    def __post_init__(self) -> None:
+        check_latlon(self.latlon_deg, f"example {self.id!r}")
+
+
+def check_latlon(latlon_deg: tuple[float, float], where: str) -> None:
+    """Raise ValueError, naming `where`, unless latlon_deg is a valid (lat, lon) in degrees."""
+    lat_deg, lon_deg = latlon_deg
+    if not -90 <= lat_deg <= 90:
+        swapped = " Are latitude and longitude swapped?" if -90 <= lon_deg <= 90 and -180 <= lat_deg <= 180 else ""
+        raise ValueError(f"{where}: latitude must be a number in [-90, 90], got {lat_deg}.{swapped}")
+    if not -180 <= lon_deg <= 180:
+        raise ValueError(f"{where}: longitude must be a number in [-180, 180], got {lon_deg}.")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a completion says. A field is None where it says nothing usable."""
+
+    text: str
+    country: str | None = None
+    state: str | None = None
+    city: str | None = None
+    latlon_deg: tuple[float, float] | None = None
+    problem: str | None = None
+    """Why latlon_deg is None."""
+
+
+@dataclass(frozen=True)
+class EncodedPrompt:
+    """An example as the model reads it.
+
+    Shapes: N image patches, D values in a patch, K prompt tokens.
+    """
+
+    example: Example
+    token_ids: Tensor
+    """(K,) int64, image placeholders included."""
+    position_ids: Tensor
+    """(3, K) int64 rotary positions: time, height, width."""
+    pixel_values: Tensor
+    """(N, D) float32 patches."""
+    image_grid_thw: Tensor
+    """(I, 3) int64 patches per image: time, height, width."""
+    question: str
+    """The text of the prompt."""
+
+    @property
+    def next_position(self) -> int:
+        """Rotary position of the first completion token."""
+        return int(self.position_ids.max()) + 1
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """P groups of G completions."""
+
+    prompts: list[EncodedPrompt]
+    token_ids: list[list[Tensor]]
+    """P lists of G tensors (length,) int64; the end token is included where it was sampled."""
+    logprobs: list[list[Tensor]]
+    """The sampler's log-probability of every token, nats, shaped like token_ids."""
+    texts: list[list[str]]
+    """Decoded completions without special tokens."""
+    is_finished: list[list[bool]]
+    """True where the end token was sampled before the length limit."""
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """Whole groups in one row: [prompt | completion 1 | ... | completion G | next prompt | ...].
+
+    The last token of a completion is a target but never an input. Shapes: C completions.
+    """
+
+    input_ids: Tensor
+    """(T,) int64."""
+    position_ids: Tensor
+    """(3, T) int64."""
+    pixel_values: Tensor
+    """(N, D) float32, every image once."""
+    image_grid_thw: Tensor
+    """(I, 3) int64."""
+    prompt_lengths: Tensor
+    """(P,) int64, host."""
+    completion_lengths: Tensor
+    """(C,) int64 input tokens of each completion, host."""
+    completion_prompt: Tensor
+    """(C,) int64: which prompt of this row a completion belongs to, host."""
+    score_index: Tensor
+    """(S,) int64: position in the row whose hidden state predicts the target."""
+    target_ids: Tensor
+    """(S,) int64."""
+    target_completion: Tensor
+    """(S,) int64: which completion of this row a target belongs to."""
