@@ -14,7 +14,10 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
+from geogrpo.config import ModelConfig
+from geogrpo.policy.load import load_policy, load_processor
 from geogrpo.policy.model import Policy
+from geogrpo.policy.processing import Processor
 
 T = TypeVar("T")
 
@@ -86,6 +89,21 @@ def shard_slice(num_items: int) -> slice:
     return slice(num_items * this // ranks, num_items * (this + 1) // ranks)
 
 
+def load_sharded(config: ModelConfig, prompt: str = "chain_of_region") -> tuple[Policy, Processor]:
+    """The policy of config.path, sharded over all ranks, and its processor; joins the process group if need be.
+
+    Args:
+        config: with a path.
+        prompt: a key of geogrpo.prompts.PROMPTS.
+    Raises:
+        ValueError: naming the folder, when it holds no model that takes images.
+    """
+    device = init_distributed()
+    processor = load_processor(config, prompt)
+    policy = load_policy(config, processor.tokenizer)
+    return shard_policy(policy, device, getattr(torch, config.dtype)), processor
+
+
 def shard_policy(policy: Policy, device: torch.device, dtype: torch.dtype) -> Policy:
     """Shard the policy over all ranks with FSDP2, block by block: float32 master weights, compute in `dtype`,
     gradients summed (not averaged) in float32.
@@ -97,8 +115,9 @@ def shard_policy(policy: Policy, device: torch.device, dtype: torch.dtype) -> Po
         fully_shard(block, mesh=mesh, mp_policy=precision)
     fully_shard(policy, mesh=mesh, mp_policy=precision)
     for module in _fsdp_modules(policy):
-        # The loss is already divided by a token count over all ranks.
+        # The loss is already divided by a token count over all ranks: gradients are added up, nothing else.
         module.set_gradient_divide_factor(1.0)
+        module.set_force_sum_reduction_for_comms(True)
     for method in ("prefill", "decode"):
         register_fsdp_forward_method(policy, method)
     return policy

@@ -63,7 +63,7 @@ def predict_held_out(
         positions = range(start, min(start + config.batch_size, mine.stop))
         batch = encode_all(examples, positions, processor.encode_prompt, positions)
         skipped += batch.skipped
-        sampling = {
+        sampling: dict[str, Any] = {
             "max_new_tokens": max_new_tokens,
             "seeds": [(seed, EVALUATION_STREAM, position) for position in batch.positions],
         }

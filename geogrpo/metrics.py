@@ -6,6 +6,7 @@ Shapes: N images.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,7 +54,7 @@ def bootstrap(values: np.ndarray, *, num_samples: int, seed: int = 0, statistic:
     """
     if values.ndim != 1 or len(values) == 0:
         raise ValueError(f"values must be (N,) with N > 0, got {values.shape}.")
-    compute = {"mean": np.mean, "median": np.median}[statistic]
+    compute: Callable[[np.ndarray], np.floating] = {"mean": np.mean, "median": np.median}[statistic]  # type: ignore[assignment]
     rng = np.random.default_rng(seed)
     draws = np.empty(num_samples)
     for i in range(num_samples):

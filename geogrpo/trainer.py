@@ -26,7 +26,7 @@ from geogrpo.config import GRPOConfig
 from geogrpo.data.loader import load_batches
 from geogrpo.distributed import all_gather_list, rank
 from geogrpo.losses import find_loss
-from geogrpo.optimization import TokenLoss, UpdateResult, learning_rate, update
+from geogrpo.optimization import TokenLoss, UpdateResult, learning_rate, make_optimizer, update
 from geogrpo.policy.model import Policy
 from geogrpo.policy.packing import Group
 from geogrpo.policy.processing import Processor
@@ -56,10 +56,10 @@ def train_grpo(
     examples: Sequence[Example],
     config: GRPOConfig,
     *,
-    optimizer: torch.optim.Optimizer,
-    progress: Progress,
-    reference: Policy | None = None,
     rewards: Mapping[str, Reward] | None = None,
+    reference: Policy | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
+    progress: Progress | None = None,
     tokens_per_microbatch: int = 16384,
     seed: int = 0,
     on_step: Callable[[StepRecord], None] = lambda record: None,
@@ -67,10 +67,13 @@ def train_grpo(
     """Train from progress.step to config.steps.
 
     Args:
-        policy: sharded by distributed.shard_policy.
-        reference: the frozen policy of the KL; needed when config.loss.beta > 0.
+        policy: from distributed.load_sharded.
         rewards: your own, by the names that config.rewards uses.
-        progress: updated after every step.
+        reference: the frozen policy of the KL; needed when config.loss.beta > 0.
+        optimizer: AdamW as config.optimizer says, when None.
+        progress: where to start, updated after every step; the beginning, when None.
+        tokens_per_microbatch: budget of a packed row in unique tokens.
+        seed: of the order of the examples and of the samples.
         on_step: called after every step, on every rank.
     Raises:
         ValueError: on unknown names, or when beta > 0 and there is no reference.
@@ -78,6 +81,8 @@ def train_grpo(
     if config.loss.beta > 0 and reference is None:
         raise ValueError("grpo.loss.beta is above 0, so train_grpo needs a reference policy.")
     policy.train()
+    optimizer = optimizer or make_optimizer(policy, config.optimizer)
+    progress = progress or Progress(stage="grpo")
     engine = make_engine(config.sampling.engine, processor)
     chosen_rewards = find_rewards(config.rewards, rewards)
     find_loss(config.loss.name)

@@ -7,7 +7,7 @@ Shapes: T packed tokens, P prompts, C completions, G group, H heads, K key-value
 A longest prompt, B longest completion.
 """
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +34,7 @@ class Layout(Protocol):
 
 
 def shared_prefix_attention(
-    module: torch.nn.Module,
+    module: Any,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -87,10 +87,15 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scal
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling, enable_gqa=groups > 1)
     if groups > 1:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-    scores = ((query * scaling) @ key.transpose(-1, -2)).float()
+    scores = (query * scaling) @ key.transpose(-1, -2)
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf)
-    return scores.softmax(-1).to(query.dtype) @ value
+    return _softmax(scores) @ value
+
+
+def _softmax(scores: Tensor) -> Tensor:
+    """Over the last dimension, in float32 at least, in the dtype of the scores."""
+    return scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(scores.dtype)
 
 
 class PackedLayout:
@@ -190,11 +195,10 @@ class DecodeLayout:
         per_kv = num_heads // num_kv_heads
         q = query.transpose(0, 1).reshape(num_rows, num_kv_heads, per_kv, head_dim) * scaling
         q_group = q.reshape(num_prompts, self._group_size, num_kv_heads, per_kv, head_dim).transpose(1, 2).flatten(2, 3)
-        prompt_scores = (q_group @ prompt_key.transpose(-1, -2)).float()
+        prompt_scores = q_group @ prompt_key.transpose(-1, -2)
         prompt_scores.masked_fill_(~self._prompt_mask[:, None, None, :], -torch.inf)
-        own_scores = (q @ own_key.transpose(-1, -2)).float()
-        own_scores = self._to_groups(own_scores, num_prompts)
-        probs = torch.cat([prompt_scores, own_scores], dim=-1).softmax(-1).to(query.dtype)
+        own_scores = self._to_groups(q @ own_key.transpose(-1, -2), num_prompts)
+        probs = _softmax(torch.cat([prompt_scores, own_scores], dim=-1))
         prompt_probs, own_probs = probs.split([prompt_scores.shape[-1], own_scores.shape[-1]], dim=-1)
         mixed = prompt_probs @ prompt_value + self._to_groups(
             self._to_rows(own_probs, num_rows) @ own_value, num_prompts

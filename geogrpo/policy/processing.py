@@ -2,10 +2,12 @@
 AutoProcessor would need torchvision, which has no CPU build.
 """
 
+from typing import Any
+
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import BaseImageProcessor, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from geogrpo.images import open_image
 from geogrpo.policy.packing import Group, mrope_position_ids
@@ -26,7 +28,7 @@ class Processor:
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
-        image_processor: BaseImageProcessor,
+        image_processor: Any,
         prompt: str,
         image_token_id: int,
     ) -> None:
@@ -36,7 +38,7 @@ class Processor:
         self.image_token_id = image_token_id
         self.eos_token_id: int = tokenizer.eos_token_id
         self._question = PROMPTS[prompt]
-        content = [{"type": "image"}, {"type": "text", "text": self._question}]
+        content: Any = [{"type": "image"}, {"type": "text", "text": self._question}]
         text = tokenizer.apply_chat_template(
             [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
         )
@@ -70,4 +72,4 @@ class Processor:
 
     def decode(self, token_ids: Tensor) -> str:
         """The text of a completion, special tokens left out."""
-        return self.tokenizer.decode(token_ids.tolist(), skip_special_tokens=True)
+        return str(self.tokenizer.decode(token_ids.tolist(), skip_special_tokens=True))

@@ -102,7 +102,7 @@ def _train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokeniz
 def _model_config(config: TinyModelConfig, tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
     head_dim = config.hidden_size // config.num_heads
     quarter = head_dim // 2 // 4
-    token_id = tokenizer.convert_tokens_to_ids
+    token_id = tokenizer.get_vocab()
     return Qwen2_5_VLConfig(
         text_config={
             "vocab_size": config.vocab_size,
@@ -133,10 +133,10 @@ def _model_config(config: TinyModelConfig, tokenizer: PreTrainedTokenizerFast) -
             "window_size": IMAGE_SIDE,
             "fullatt_block_indexes": list(range(config.vision_layers)),
         },
-        image_token_id=token_id(IMAGE_PAD),
-        video_token_id=token_id(VIDEO_PAD),
-        vision_start_token_id=token_id(VISION_START),
-        vision_end_token_id=token_id(VISION_END),
+        image_token_id=token_id[IMAGE_PAD],
+        video_token_id=token_id[VIDEO_PAD],
+        vision_start_token_id=token_id[VISION_START],
+        vision_end_token_id=token_id[VISION_END],
         tie_word_embeddings=True,
     )
 

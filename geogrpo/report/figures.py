@@ -41,7 +41,7 @@ def distance_histogram(distance_km: Mapping[str, np.ndarray], path: Path) -> Non
     """How far off the greedy answers are, one curve per stage, on a logarithmic axis with the accuracy thresholds."""
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()
-    bins = np.geomspace(1, 20_100, 50)
+    bins = np.geomspace(1, 20_100, 50).tolist()
     for stage, distances in distance_km.items():
         charged = np.clip(charged_km(distances), 1, None)
         label = f"after {stage}: median {np.median(charged):,.0f} km"

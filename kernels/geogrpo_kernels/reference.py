@@ -3,6 +3,8 @@
 Shapes: T tokens, H hidden, V vocabulary, F forbidden ids.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -51,7 +53,14 @@ class TokenLogprobs(torch.autograd.Function):
     """Chunked forward and recomputed backward of token_logprobs."""
 
     @staticmethod
-    def forward(ctx, hidden, weight, target_ids, inv_temperature, forbidden_ids):
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        target_ids: Tensor,
+        inv_temperature: float,
+        forbidden_ids: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
         weight_f32 = weight.float()
         logprobs = hidden.new_empty(hidden.shape[0], dtype=torch.float32)
         logsumexp, entropy = torch.empty_like(logprobs), torch.empty_like(logprobs)
@@ -66,7 +75,7 @@ class TokenLogprobs(torch.autograd.Function):
         return logprobs, entropy
 
     @staticmethod
-    def backward(ctx, grad_logprobs, grad_entropy):
+    def backward(ctx: Any, grad_logprobs: Tensor, grad_entropy: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, target_ids, logsumexp, entropy, forbidden_ids = ctx.saved_tensors
         needs_hidden, needs_weight = ctx.needs_input_grad[:2]
         weight_f32 = weight.float()

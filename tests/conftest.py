@@ -1,0 +1,109 @@
+"""A very small model and pictures of several shapes, shared by the tests."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from geogrpo.config import ModelConfig, TinyModelConfig
+from geogrpo.distributed import init_distributed
+from geogrpo.policy.load import load_policy, load_processor
+from geogrpo.policy.model import Policy
+from geogrpo.policy.packing import Group
+from geogrpo.policy.processing import Processor
+from geogrpo.policy.tiny import save_tiny_model
+from geogrpo.types import Example
+
+TINY = TinyModelConfig(
+    vocab_size=640,
+    hidden_size=64,
+    num_layers=2,
+    num_heads=2,
+    intermediate_size=96,
+    vision_hidden_size=32,
+    vision_layers=2,
+    vision_heads=2,
+    vision_intermediate_size=48,
+)
+ANSWERS = (
+    "Country: France\nState: Brittany\nCity: Brest\nCoordinates: (48.4, -4.5)",
+    "Country: Kenya\nCity: Nairobi\nCoordinates: (-1.3, 36.8)",
+    "Country: Japan\nState: Hokkaido\nCity: Biei\nCoordinates: (43.5, 142.6)",
+    "no idea",
+)
+# Width x height: 16, 8, 4 and 10 image tokens
+PICTURE_SIZES = ((112, 112), (112, 56), (56, 56), (140, 56))
+
+
+def picture(seed: int, size: tuple[int, int]) -> Image.Image:
+    """Random pixels."""
+    rng = np.random.default_rng(seed)
+    return Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Qwen2.5-VL with two layers of each kind; its weights are larger than at initialisation, so that attention
+    is far from uniform and a wrong mask shows.
+    """
+    folder = tmp_path_factory.mktemp("tiny_model")
+    save_tiny_model(folder, TINY, list(ANSWERS) * 50, [picture(0, (112, 112))], seed=0)
+    policy = load_policy(model_config(folder), load_processor(model_config(folder), "short").tokenizer)
+    with torch.no_grad():
+        for name, parameter in policy.model.named_parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(4.0 if "embed" not in name else 10.0)
+    policy.model.save_pretrained(folder)
+    return folder
+
+
+def model_config(folder: Path) -> ModelConfig:
+    """The model in `folder`, in float32."""
+    return ModelConfig(path=str(folder), dtype="float32")
+
+
+@pytest.fixture(scope="session")
+def processor(tiny_folder: Path) -> Processor:
+    return load_processor(model_config(tiny_folder), "short")
+
+
+@pytest.fixture
+def policy(tiny_folder: Path, processor: Processor) -> Policy:
+    """Not sharded."""
+    return load_policy(model_config(tiny_folder), processor.tokenizer)
+
+
+@pytest.fixture
+def examples() -> list[Example]:
+    """Four places with pictures of four shapes."""
+    places = ((48.4, -4.5), (-1.3, 36.8), (43.5, 142.6), (64.1, -21.9))
+    return [
+        Example(f"place-{i}", picture(i, size), latlon_deg, country="Somewhere")
+        for i, (size, latlon_deg) in enumerate(zip(PICTURE_SIZES, places, strict=True))
+    ]
+
+
+@pytest.fixture
+def groups(processor: Processor, examples: list[Example]) -> list[Group]:
+    """Four groups of three completions of unequal lengths, one of them the end token alone."""
+    eos = torch.tensor([processor.eos_token_id])
+    completions = [processor.encode_answer(text) for text in ANSWERS] + [eos]
+    return [
+        Group(processor.encode_prompt(example), [completions[(i + j * (i + 1)) % len(completions)] for j in range(3)])
+        for i, example in enumerate(examples)
+    ]
+
+
+@pytest.fixture(scope="session")
+def device() -> Iterator[torch.device]:
+    """A process group of one rank."""
+    yield init_distributed()
+    torch.distributed.destroy_process_group()

@@ -1,0 +1,120 @@
+"""Packed shared-prefix rows against the dense, padded computation with transformers' own attention and positions."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForImageTextToText
+
+from geogrpo.policy.model import Policy
+from geogrpo.policy.packing import Group, mrope_position_ids, pack, split_by_budget
+from geogrpo.policy.processing import Processor
+
+TEMPERATURE = 0.7
+
+
+def dense_logprobs(model: torch.nn.Module, processor: Processor, groups: list[Group], forbidden: Tensor) -> Tensor:
+    """The oracle: every completion with its own copy of prompt and image, right-padded, transformers' causal mask."""
+    pad = processor.tokenizer.pad_token_id
+    rows = [(group.prompt, completion) for group in groups for completion in group.completions]
+    sequences = [torch.cat([prompt.token_ids, completion]) for prompt, completion in rows]
+    input_ids = torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True, padding_value=pad)
+    attention_mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(s) for s in sequences], batch_first=True)
+    logits = model(
+        input_ids=input_ids,
+        attention_mask=attention_mask,
+        mm_token_type_ids=(input_ids == processor.image_token_id).int(),
+        pixel_values=torch.cat([prompt.pixel_values for prompt, _ in rows]),
+        image_grid_thw=torch.cat([prompt.image_grid_thw for prompt, _ in rows]),
+        use_cache=False,
+    ).logits.float()
+    logits = (logits / TEMPERATURE).index_fill(-1, forbidden, -torch.inf)
+    pieces = []
+    for row, (prompt, completion) in enumerate(rows):
+        start = len(prompt.token_ids) - 1
+        logprobs = logits[row, start : start + len(completion)].log_softmax(-1)
+        pieces.append(logprobs.gather(-1, completion[:, None]).squeeze(-1))
+    return torch.cat(pieces)
+
+
+@pytest.fixture
+def dense_model(tiny_folder: Path) -> torch.nn.Module:
+    return AutoModelForImageTextToText.from_pretrained(tiny_folder, dtype=torch.float32, attn_implementation="eager")
+
+
+def relative_error(actual: Tensor, expected: Tensor) -> float:
+    return float(((actual - expected).norm() / expected.norm()).detach())
+
+
+def test_packed_logprobs_and_gradients_equal_the_dense_computation(
+    policy: Policy, processor: Processor, groups: list[Group], dense_model: torch.nn.Module
+) -> None:
+    expected = dense_logprobs(dense_model, processor, groups, policy.forbidden_ids)
+    actual, _ = policy(pack(groups), TEMPERATURE)
+    assert relative_error(actual, expected) < 1e-5
+    upstream = torch.randn_like(expected)
+    expected.backward(upstream)
+    actual.backward(upstream)
+    dense = dict(dense_model.named_parameters())
+    checked = 0
+    for name, parameter in policy.model.named_parameters():
+        if dense[name].grad.norm() > 0:
+            assert relative_error(parameter.grad, dense[name].grad) < 1e-5, name
+            checked += 1
+    assert checked > 40
+
+
+def test_a_completion_does_not_see_its_siblings(policy: Policy, groups: list[Group]) -> None:
+    group = groups[0]
+    alone = [policy(pack([Group(group.prompt, [c])]))[0] for c in group.completions]
+    together, _ = policy(pack([group]))
+    torch.testing.assert_close(together, torch.cat(alone), rtol=1e-5, atol=1e-5)
+
+
+def test_groups_in_one_row_equal_groups_in_rows_of_their_own(policy: Policy, groups: list[Group]) -> None:
+    one_row, _ = policy(pack(groups))
+    own_rows = torch.cat([policy(pack([group]))[0] for group in groups])
+    torch.testing.assert_close(one_row, own_rows, rtol=1e-5, atol=1e-5)
+
+
+def test_each_image_enters_a_row_once(groups: list[Group]) -> None:
+    batch = pack(groups)
+    assert len(batch.image_grid_thw) == len(groups)
+    assert len(batch.pixel_values) == sum(len(group.prompt.pixel_values) for group in groups)
+    assert len(batch.input_ids) == sum(group.num_unique_tokens for group in groups)
+
+
+def test_positions_equal_those_of_transformers(groups: list[Group], dense_model: torch.nn.Module) -> None:
+    for group in groups:
+        prompt = group.prompt
+        is_image = (prompt.token_ids == dense_model.config.image_token_id).int()
+        expected, _ = dense_model.model.get_rope_index(prompt.token_ids[None], is_image[None], prompt.image_grid_thw)
+        assert torch.equal(prompt.position_ids, expected[:, 0])
+
+
+def test_placeholders_that_do_not_match_the_images_are_refused() -> None:
+    image, grid = 9, torch.tensor([[1, 4, 4]])
+    with pytest.raises(ValueError, match="needs 4 placeholder tokens"):
+        mrope_position_ids(torch.tensor([1, image, image, 2]), grid, image, 2)
+    with pytest.raises(ValueError, match="placeholders for 0 images, got 1"):
+        mrope_position_ids(torch.tensor([1, 2]), grid, image, 2)
+    with pytest.raises(ValueError, match="more than its 1 images"):
+        mrope_position_ids(torch.tensor([image] * 4 + [1] + [image] * 4), grid, image, 2)
+
+
+def test_an_empty_completion_is_refused(groups: list[Group]) -> None:
+    with pytest.raises(ValueError, match="place-0.* has no tokens"):
+        pack([Group(groups[0].prompt, [torch.zeros(0, dtype=torch.int64)])])
+    with pytest.raises(ValueError, match="at least one group"):
+        pack([])
+
+
+def test_rows_hold_whole_groups_in_order_within_the_budget(groups: list[Group]) -> None:
+    sizes = [group.num_unique_tokens for group in groups]
+    budget = sizes[0] + sizes[1]
+    rows = split_by_budget(groups, budget)
+    assert [i for row in rows for i in row] == [0, 1, 2, 3]
+    assert rows[0] == [0, 1]
+    assert all(sum(sizes[i] for i in row) <= budget for row in rows)
+    assert split_by_budget(groups, 1) == [[0], [1], [2], [3]]

@@ -1,0 +1,129 @@
+"""Sampling on the trainer's own weights."""
+
+import pytest
+import torch
+
+from geogrpo.distributed import gathered_parameters, shard_policy
+from geogrpo.policy.model import Policy
+from geogrpo.policy.packing import Group, pack
+from geogrpo.policy.processing import Processor
+from geogrpo.rollout import make_engine
+from geogrpo.rollout.native import NativeEngine, _choose
+from geogrpo.types import EncodedPrompt, Example, Rollouts
+
+SEEDS = [(7, i) for i in range(4)]
+
+
+@pytest.fixture
+def prompts(processor: Processor, examples: list[Example]) -> list[EncodedPrompt]:
+    return [processor.encode_prompt(example) for example in examples]
+
+
+def sample(policy: Policy, processor: Processor, prompts: list[EncodedPrompt], **options: object) -> Rollouts:
+    settings = {"group_size": 3, "temperature": 0.8, "max_new_tokens": 12, "seeds": SEEDS[: len(prompts)]} | options
+    return NativeEngine(processor).sample(policy, prompts, **settings)
+
+
+def test_sampled_logprobs_equal_those_recomputed_in_training(
+    policy: Policy, processor: Processor, prompts: list[EncodedPrompt]
+) -> None:
+    rollouts = sample(policy, processor, prompts)
+    groups = [Group(prompt, ids) for prompt, ids in zip(rollouts.prompts, rollouts.token_ids, strict=True)]
+    recomputed, _ = policy(pack(groups), 0.8)
+    sampled = torch.cat([row for group in rollouts.logprobs for row in group])
+    torch.testing.assert_close(sampled, recomputed.detach(), rtol=1e-5, atol=1e-5)
+
+
+def test_completions_do_not_depend_on_what_they_are_batched_with(
+    policy: Policy, processor: Processor, prompts: list[EncodedPrompt]
+) -> None:
+    together = sample(policy, processor, prompts)
+    for i, prompt in enumerate(prompts):
+        alone = sample(policy, processor, [prompt], seeds=[SEEDS[i]])
+        assert [ids.tolist() for ids in alone.token_ids[0]] == [ids.tolist() for ids in together.token_ids[i]]
+
+
+def test_seeds_choose_the_completions(policy: Policy, processor: Processor, prompts: list[EncodedPrompt]) -> None:
+    first, again, other = (
+        sample(policy, processor, prompts[:1], seeds=[seed]).texts for seed in ((1, 2), (1, 2), (1, 3))
+    )
+    assert first == again
+    assert first != other
+    assert len(set(first[0])) > 1
+
+
+def test_special_tokens_are_never_sampled(policy: Policy, processor: Processor, prompts: list[EncodedPrompt]) -> None:
+    rollouts = sample(policy, processor, prompts, group_size=16, temperature=50.0, max_new_tokens=20)
+    sampled = torch.cat([ids for group in rollouts.token_ids for ids in group])
+    assert not torch.isin(sampled, policy.forbidden_ids).any()
+    assert len(sampled.unique()) > 300
+
+
+def test_greedy_takes_the_likeliest_token(policy: Policy, processor: Processor, prompts: list[EncodedPrompt]) -> None:
+    rollouts = sample(policy, processor, prompts[:1], group_size=1, temperature=0.0)
+    ids = rollouts.token_ids[0][0]
+    for length in range(1, len(ids)):
+        prefix = ids[:length]
+        tried = torch.arange(policy.model.config.text_config.vocab_size)
+        tried = tried[~torch.isin(tried, policy.forbidden_ids)]
+        continuations = [torch.cat([prefix[:-1], token[None]]) for token in tried]
+        logprobs, _ = policy(pack([Group(prompts[0], continuations)]))
+        last = logprobs.view(len(tried), length)[:, -1]
+        assert tried[last.argmax()] == prefix[-1]
+
+
+def test_a_completion_ends_with_its_end_token_or_at_the_limit(
+    policy: Policy, processor: Processor, prompts: list[EncodedPrompt]
+) -> None:
+    with torch.no_grad():
+        # An end token that is likely but not certain, so that both endings occur
+        policy.model.lm_head.weight[processor.eos_token_id] *= 3.0
+    rollouts = sample(policy, processor, prompts, group_size=32, temperature=3.0)
+    endings = set()
+    for group, finished in zip(rollouts.token_ids, rollouts.is_finished, strict=True):
+        for ids, is_finished in zip(group, finished, strict=True):
+            assert (ids[:-1] != processor.eos_token_id).all()
+            assert is_finished == (ids[-1] == processor.eos_token_id)
+            assert is_finished or len(ids) == 12
+            endings.add(is_finished)
+    assert endings == {True, False}
+
+
+def test_tokens_follow_their_probabilities() -> None:
+    logits = torch.tensor([0.1, 0.0, 0.4, 0.3, 0.2]).log()
+    draws = torch.linspace(0, 1, 10_001)[:-1]
+    chosen, logprobs = _choose(logits.expand(len(draws), -1), 1.0, draws)
+    shares = torch.bincount(chosen, minlength=5) / len(draws)
+    torch.testing.assert_close(shares, logits.exp(), atol=2e-4, rtol=0)
+    torch.testing.assert_close(logprobs, logits[chosen])
+
+
+def test_the_largest_draw_never_picks_an_impossible_token() -> None:
+    logits = torch.tensor([[0.0, 1.0, -torch.inf, -torch.inf]])
+    just_below_one = torch.nextafter(torch.ones(1), torch.zeros(1))
+    for draw in (just_below_one, torch.ones(1)):
+        assert _choose(logits, 1.0, draw)[0].item() == 1
+    assert _choose(logits.flip(-1), 1.0, torch.zeros(1))[0].item() == 2
+
+
+def test_a_sharded_policy_samples_the_same_and_frees_its_parameters(
+    policy: Policy, processor: Processor, prompts: list[EncodedPrompt], device: torch.device
+) -> None:
+    expected = sample(policy, processor, prompts)
+    sharded = shard_policy(policy, device, torch.float32)
+    actual = sample(sharded, processor, prompts)
+    assert actual.texts == expected.texts
+    parameter = next(iter(sharded.model.model.language_model.layers[0].parameters()))
+    assert type(parameter.data).__name__ == "DTensor"
+    with gathered_parameters(sharded):
+        pass
+    assert sample(sharded, processor, prompts).texts == expected.texts
+
+
+def test_no_prompts_give_no_completions(policy: Policy, processor: Processor) -> None:
+    assert sample(policy, processor, []).prompts == []
+
+
+def test_an_unknown_engine_is_named(processor: Processor) -> None:
+    with pytest.raises(ValueError, match="'vllm' is unknown. Known: native"):
+        make_engine("vllm", processor)

@@ -1,0 +1,64 @@
+"""The gradient does not depend on how a step is split over rows and ranks."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from geogrpo.config import OptimizerConfig
+from geogrpo.optimization import learning_rate
+
+WORKER = Path(__file__).parent / "workers" / "gradients.py"
+
+
+def run_worker(tiny_folder: Path, output: Path, *, ranks: int, budget: int, spread: str = "shared") -> dict:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+    command += [str(WORKER), str(tiny_folder), str(output), str(budget), spread]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=os.environ, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return torch.load(output, weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def one_rank_one_row(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
+    return run_worker(tiny_folder, tmp_path_factory.mktemp("gradients") / "one.pt", ranks=1, budget=100_000)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "budget", "spread"),
+    [
+        (1, 1, "shared"),  # four rows
+        (1, 80, "shared"),
+        (2, 100_000, "shared"),
+        (2, 1, "shared"),
+        (2, 1, "all_on_rank_0"),  # the other rank has nothing to do and stays in step
+    ],
+)
+def test_gradients_do_not_depend_on_rows_and_ranks(
+    tiny_folder: Path, tmp_path: Path, one_rank_one_row: dict, ranks: int, budget: int, spread: str
+) -> None:
+    expected = one_rank_one_row
+    actual = run_worker(tiny_folder, tmp_path / "out.pt", ranks=ranks, budget=budget, spread=spread)
+    assert actual["gradients"].keys() == expected["gradients"].keys()
+    for name, gradient in expected["gradients"].items():
+        assert gradient.norm() > 0, name
+        # float32 sums in another order: 1e-5 of the tensor's own size
+        assert (actual["gradients"][name] - gradient).norm() <= 1e-5 * gradient.norm(), name
+    assert actual["means"] == pytest.approx(expected["means"], rel=1e-5)
+    assert actual["norm"] == pytest.approx(expected["norm"], rel=1e-5)
+
+
+def test_learning_rate_rises_then_falls_to_its_end() -> None:
+    config = OptimizerConfig(lr=1.0, warmup_steps=3, final_lr_fraction=0.1)
+    rates = [learning_rate(step, 13, config) for step in range(13)]
+    assert rates[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0])
+    assert rates[4] == pytest.approx(0.91)
+    assert rates[-1] == pytest.approx(0.19)
+    assert learning_rate(13, 13, config) == pytest.approx(0.1)
+
+
+def test_learning_rate_without_warmup_starts_at_its_peak() -> None:
+    assert learning_rate(0, 10, OptimizerConfig(lr=2.0)) == 2.0

@@ -1,0 +1,62 @@
+"""Run by torchrun from test_optimization.py: one update over four groups, gradients saved by rank 0.
+
+Arguments: model folder, output file, token budget of a row, how groups go to ranks ("shared" or "all_on_rank_0").
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from PIL import Image
+
+from geogrpo.config import LossConfig, ModelConfig
+from geogrpo.distributed import init_distributed, is_main, shard_policy, shard_slice
+from geogrpo.losses import grpo_loss
+from geogrpo.optimization import update
+from geogrpo.policy.load import load_policy, load_processor
+from geogrpo.policy.packing import Group
+from geogrpo.types import Example
+
+folder, output, budget, spread = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+device = init_distributed()
+config = ModelConfig(path=str(folder))
+processor = load_processor(config, "short")
+policy = shard_policy(load_policy(config, processor.tokenizer), device, torch.float32)
+colors = ("red", "green", "navy", "orange")
+sizes = ((112, 112), (112, 56), (56, 56), (140, 56))
+groups = [
+    Group(
+        processor.encode_prompt(Example(color, Image.new("RGB", size, color), (0.0, 0.0))),
+        [processor.encode_answer("Country: Japan " * (1 + (i + g) % 3)) for g in range(2 + i % 2)],
+    )
+    for i, (color, size) in enumerate(zip(colors, sizes, strict=True))
+]
+num_tokens = sum(len(completion) for group in groups for completion in group.completions)
+mine = shard_slice(len(groups)) if spread == "shared" else slice(0, len(groups) if is_main() else 0)
+
+
+def token_loss(indices, batch, logprobs, entropy):
+    """GRPO with advantages that differ by completion length."""
+    lengths = torch.bincount(batch.target_completion)
+    advantages = (lengths.float() - 4.0)[batch.target_completion]
+    losses = grpo_loss(logprobs, None, (logprobs - 0.1 * entropy).detach(), advantages, LossConfig(beta=0.1))
+    return losses.loss, {"entropy": entropy.detach(), "kl": losses.kl}
+
+
+result = update(
+    policy,
+    torch.optim.SGD(policy.parameters(), lr=0.0),
+    groups[mine],
+    token_loss,
+    dummy=processor.dummy_group(),
+    num_valid_tokens=num_tokens,
+    temperature=0.8,
+    tokens_per_microbatch=budget,
+    max_grad_norm=0.0,
+)
+gradients = {name: p.grad.full_tensor() for name, p in policy.named_parameters() if p.grad is not None}
+if is_main():
+    torch.save({"gradients": gradients, "means": result.means, "norm": result.grad_norm}, output)
+dist.barrier()
+dist.destroy_process_group()
