@@ -93,7 +93,7 @@ class DataConfig:
     """Share of 1-degree cells held out, in (0, 1)."""
     num_test: int = 1000
     """Held-out examples to evaluate on; 0 takes all."""
-    crop_deg: float = 7.5
+    crop_deg: float = 15.0
     """blue_marble: side of a crop in degrees (15 pixels each)."""
     max_shift_deg: float = 0.5
     """blue_marble: a crop's centre lies up to this far from its place, in latitude and in longitude."""
@@ -326,7 +326,7 @@ def load_config(recipe: str = "demo", overrides: Sequence[str] = ()) -> RunConfi
         raise ValueError(_explain(parser, str(error), f"recipe {path}")) from error
     try:
         namespace = parser.parse_args(list(overrides), namespace=from_recipe)
-        created = parser.instantiate_classes(namespace)
+        created = parser.instantiate(namespace)
     except (ArgumentError, TypeError) as error:
         raise ValueError(_explain(parser, str(error), "command line")) from error
     return RunConfig(**{key: created[key] for key in (f.name for f in dataclasses.fields(RunConfig))})

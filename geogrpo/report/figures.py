@@ -75,7 +75,7 @@ def world_map(
     truth, predicted, distance = truth_latlon_deg[parsed], predicted_latlon_deg[parsed], distance_km[parsed]
     order = np.argsort(-distance)
     norm, colors = LogNorm(25, 10_000), mpl.colormaps["RdYlGn_r"]
-    figure = Figure(figsize=(14, 7.6), layout="constrained")
+    figure = Figure(figsize=(14, 5.8), layout="constrained")
     axes = figure.subplots()
     axes.imshow(world.resize(MAP_SIZE), extent=(-180, 180, -90, 90), interpolation="bilinear")
     segments, segment_colors = [], []
@@ -87,7 +87,7 @@ def world_map(
     dots = axes.scatter(
         truth[order, 1], truth[order, 0], c=np.clip(distance[order], 25, None), cmap=colors, norm=norm, s=9, zorder=3
     )
-    figure.colorbar(dots, ax=axes, shrink=0.75, pad=0.01, label="distance to the truth (km)")
+    figure.colorbar(dots, ax=axes, shrink=0.9, pad=0.01, label="distance to the truth (km)")
     axes.set(xlim=(-180, 180), ylim=(-60, 80), xlabel="longitude", ylabel="latitude", title=title)
     figure.savefig(path, dpi=100)
 

@@ -1,0 +1,148 @@
+"""Positions of photographs, real and made here."""
+
+import logging
+import re
+from pathlib import Path
+
+import pytest
+from PIL import ExifTags, Image, TiffImagePlugin
+
+from geogrpo.config import DataConfig
+from geogrpo.data import load_dataset
+from geogrpo.data.photos import gps_latlon_deg, read_photos
+
+PHOTOS = Path(__file__).parents[2].parent / "shared/data/photos"
+# From a photograph at 33 degrees 51' 30", 151 degrees 12' 36"
+LAT, LON = (33.0, 51.0, 30.0), (151.0, 12.0, 36.0)
+
+real_photos = pytest.mark.skipif(not PHOTOS.is_dir(), reason=f"the test photographs are not in {PHOTOS}")
+
+
+def photograph(path: Path, gps: dict[int, object] | None = None) -> Path:
+    """A small picture with this GPS data."""
+    picture = Image.new("RGB", (8, 8), "green")
+    exif = picture.getexif()
+    exif[ExifTags.Base.Make] = "camera"
+    if gps is not None:
+        exif.get_ifd(ExifTags.IFD.GPSInfo).update(gps)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path, exif=exif)
+    return path
+
+
+def gps(lat: object = LAT, lon: object = LON, south: object = "S", east: object = "E") -> dict[int, object]:
+    tags = ExifTags.GPS
+    values = {tags.GPSLatitudeRef: south, tags.GPSLatitude: lat, tags.GPSLongitudeRef: east, tags.GPSLongitude: lon}
+    return {int(tag): value for tag, value in values.items() if value is not None}
+
+
+@real_photos
+def test_the_position_of_a_real_photograph_is_read() -> None:
+    assert gps_latlon_deg(PHOTOS / "DSCN0010.jpg") == pytest.approx((43.4674, 11.8851), abs=1e-4)
+
+
+@real_photos
+def test_a_real_photograph_without_gps_has_no_position() -> None:
+    assert gps_latlon_deg(PHOTOS / "no_gps.jpg") is None
+
+
+@real_photos
+def test_real_photographs_are_read_and_those_without_gps_counted(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        examples = read_photos(PHOTOS)
+    assert [example.id for example in examples] == ["DSCN0010.jpg", "DSCN0012.jpg", "DSCN0021.jpg", "DSCN0025.jpg"]
+    # All were taken in Arezzo, within a kilometre.
+    for example in examples:
+        assert example.latlon_deg == pytest.approx((43.467, 11.885), abs=0.01)
+        assert example.image == PHOTOS / example.id
+    assert "1 photographs" in caplog.text
+    assert "no_gps.jpg" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("south", "east", "expected"),
+    [
+        ("S", "E", (-33.858333, 151.21)),
+        ("S", "W", (-33.858333, -151.21)),
+        ("N", "E", (33.858333, 151.21)),
+        ("N", "W", (33.858333, -151.21)),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+def test_degrees_minutes_and_seconds_add_up_with_their_sign(
+    tmp_path: Path, suffix: str, south: str, east: str, expected: tuple[float, float]
+) -> None:
+    path = photograph(tmp_path / f"x{suffix}", gps(south=south, east=east))
+    assert gps_latlon_deg(path) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_photograph_without_a_position_has_none(tmp_path: Path) -> None:
+    assert gps_latlon_deg(photograph(tmp_path / "a.jpg")) is None
+    assert gps_latlon_deg(photograph(tmp_path / "b.jpg", {int(ExifTags.GPS.GPSAltitude): 12.0})) is None
+    assert gps_latlon_deg(photograph(tmp_path / "c.jpg", gps(lat=None))) is None
+    assert gps_latlon_deg(photograph(tmp_path / "d.jpg", gps(lon=None))) is None
+
+
+@pytest.mark.parametrize("lat", [(33.0, 51.0), (33.0,), (33.0, 51.0, 30.0, 1.0)])
+def test_gps_data_in_another_form_is_rejected_by_the_files_name(tmp_path: Path, lat: tuple[float, ...]) -> None:
+    path = photograph(tmp_path / "x.jpg", gps(lat=lat))
+    with pytest.raises(ValueError, match="EXIF GPS must be degrees, minutes, seconds, got ") as error:
+        gps_latlon_deg(path)
+    assert str(error.value).startswith(f"{path}: ")
+
+
+def test_a_position_of_zero_over_zero_is_rejected_by_the_files_name(tmp_path: Path) -> None:
+    # What some cameras write before their first fix
+    nothing = TiffImagePlugin.IFDRational(0, 0)
+    path = photograph(tmp_path / "x.jpg", gps(lat=(nothing,) * 3, lon=(nothing,) * 3))
+    with pytest.raises(ValueError, match=re.escape(str(path))):
+        gps_latlon_deg(path)
+
+
+def test_a_position_off_the_earth_is_rejected_by_the_photographs_name(tmp_path: Path) -> None:
+    photograph(tmp_path / "far/x.jpg", gps(lat=(95.0, 0.0, 0.0)))
+    with pytest.raises(ValueError, match=r"far/x\.jpg.*latitude must be a number in \[-90, 90\], got -95\.0"):
+        read_photos(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"this is text", b"", b"\xff\xd8\xff\xe0"])
+def test_a_file_that_is_no_image_is_named(tmp_path: Path, content: bytes) -> None:
+    photograph(tmp_path / "a.jpg", gps())
+    (tmp_path / "x.jpg").write_bytes(content)
+    with pytest.raises(ValueError, match=re.escape(f"{tmp_path / 'x.jpg'}: cannot be read as an image")):
+        read_photos(tmp_path)
+
+
+def test_folders_are_read_to_the_bottom_and_other_files_left_alone(tmp_path: Path) -> None:
+    for name in ("b.JPG", "a/z.jpeg", "a/b/y.PNG", "c.webp"):
+        photograph(tmp_path / name, gps())
+    (tmp_path / "notes.txt").write_text("not a picture")
+    assert [example.id for example in read_photos(tmp_path)] == ["a/b/y.PNG", "a/z.jpeg", "b.JPG", "c.webp"]
+
+
+def test_a_folder_without_positions_is_rejected(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"{tmp_path}: no photograph with a GPS position among 0 images")):
+        read_photos(tmp_path)
+    photograph(tmp_path / "a.jpg")
+    photograph(tmp_path / "b.jpg")
+    with pytest.raises(ValueError, match=re.escape(f"{tmp_path}: no photograph with a GPS position among 2 images")):
+        read_photos(tmp_path)
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"{tmp_path / 'none'}: no such folder")):
+        read_photos(tmp_path / "none")
+
+
+def test_photographs_become_examples_with_regions(tmp_path: Path) -> None:
+    photograph(tmp_path / "train/sydney.jpg", gps())
+    photograph(tmp_path / "test/paris.jpg", gps((48.0, 51.0, 24.0), (2.0, 21.0, 8.0), "N", "E"))
+    config = DataConfig(name="photos", path=str(tmp_path / "train"), test_path=str(tmp_path / "test"))
+    splits = load_dataset(config, seed=0)
+    assert [(e.id, e.country) for e in splits.train] == [("sydney.jpg", "Australia")]
+    assert [(e.id, e.country, e.city) for e in splits.test] == [("paris.jpg", "France", "Paris")]
+
+
+def test_a_dataset_without_a_folder_says_so() -> None:
+    with pytest.raises(ValueError, match=r"data\.path must name a folder when data\.name is photos"):
+        load_dataset(DataConfig(name="photos"), seed=0)

@@ -1,0 +1,105 @@
+"""Chain of Region text, how missing regions are filled in, and the way back through the parser."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from geogrpo.prompts import parse_completion
+from geogrpo.regions.chain import chain_of_region, fill_regions
+from geogrpo.regions.index import default_index
+from geogrpo.types import Example
+
+PARIS = (48.8566, 2.3522)
+
+
+def example(latlon_deg: tuple[float, float], country: str | None = "C", **regions: str | None) -> Example:
+    return Example("x", "x.jpg", latlon_deg, country, **regions)
+
+
+def test_the_chain_narrows_from_country_to_coordinates() -> None:
+    biei = example((43.45, 142.61), "Japan", state="Hokkaido", city="Biei")
+    assert chain_of_region(biei, 1) == "Country: Japan\nState: Hokkaido\nCity: Biei\nCoordinates: (43.5, 142.6)"
+    assert chain_of_region(biei, 3).endswith("\nCoordinates: (43.450, 142.610)")
+    assert chain_of_region(biei, 0).endswith("\nCoordinates: (43, 143)")
+
+
+@pytest.mark.parametrize("nothing", [None, ""])
+def test_a_level_without_a_name_is_left_out(nothing: str | None) -> None:
+    without_state = example((1.0, 2.0), "Kenya", state=nothing, city="Nairobi")
+    assert chain_of_region(without_state, 1) == "Country: Kenya\nCity: Nairobi\nCoordinates: (1.0, 2.0)"
+    country_alone = example((1.0, 2.0), "Kenya", state=nothing, city=nothing)
+    assert chain_of_region(country_alone, 1) == "Country: Kenya\nCoordinates: (1.0, 2.0)"
+
+
+@pytest.mark.parametrize(
+    ("latlon_deg", "decimals", "written"),
+    [
+        ((-0.04, -0.04), 1, "(0.0, 0.0)"),
+        ((-0.06, 0.04), 1, "(-0.1, 0.0)"),
+        ((-0.4, -0.2), 0, "(0, 0)"),
+        ((-0.0, -0.0), 2, "(0.00, 0.00)"),
+        ((89.96, -179.96), 1, "(90.0, -180.0)"),
+    ],
+)
+def test_coordinates_are_rounded_and_zero_has_no_sign(
+    latlon_deg: tuple[float, float], decimals: int, written: str
+) -> None:
+    assert chain_of_region(example(latlon_deg), decimals).splitlines()[-1] == f"Coordinates: {written}"
+
+
+def test_a_chain_without_a_country_is_rejected() -> None:
+    with pytest.raises(ValueError, match="example 'x' has no country: call fill_regions first"):
+        chain_of_region(example((0.0, 0.0), None), 1)
+
+
+def test_regions_are_filled_only_where_the_country_is_missing() -> None:
+    known = example(PARIS, "Atlantis", city="R'lyeh")
+    missing_in_france, missing_in_namibia = example(PARIS, None), example((-22.5594, 17.0832), None)
+    filled = fill_regions([missing_in_france, known, missing_in_namibia], default_index())
+    assert [e.country for e in filled] == ["France", "Atlantis", "Namibia"]
+    assert filled[1] is known
+    assert (filled[0].state, filled[2].city) == ("Île-de-France", "Windhoek")
+    assert (filled[0].id, filled[0].image, filled[0].latlon_deg) == ("x", "x.jpg", PARIS)
+    assert missing_in_france.country is None
+
+
+def test_filling_nothing_changes_nothing() -> None:
+    known = [example(PARIS), example((0.0, 0.0))]
+    assert fill_regions(known, default_index()) == known
+    assert fill_regions([], default_index()) == []
+
+
+@pytest.mark.parametrize("start", [0, 250])
+def test_every_places_chain_is_read_back(start: int) -> None:
+    places = default_index().places
+    for place in range(start, len(places), 500):
+        latlon_deg = (float(places.latlon_deg[place, 0]), float(places.latlon_deg[place, 1]))
+        chain = chain_of_region(
+            example(latlon_deg, places.country[place], state=places.state[place], city=places.city[place]), 2
+        )
+        prediction = parse_completion(chain)
+        assert prediction.country == places.country[place]
+        assert prediction.state == (places.state[place] or None)
+        assert prediction.city == places.city[place]
+        assert prediction.latlon_deg == tuple(round(value, 2) for value in latlon_deg)
+
+
+NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Zs", "Zl", "Zp"]), min_size=1, max_size=9).filter(
+    lambda name: "(" not in name
+)
+
+
+@settings(deadline=None)
+@given(
+    latlon_deg=st.tuples(st.floats(-90, 90), st.floats(-180, 180)),
+    decimals=st.integers(0, 6),
+    country=NAMES,
+    state=st.none() | NAMES,
+    city=st.none() | NAMES,
+)
+def test_any_chain_is_read_back(
+    latlon_deg: tuple[float, float], decimals: int, country: str, state: str | None, city: str | None
+) -> None:
+    prediction = parse_completion(chain_of_region(example(latlon_deg, country, state=state, city=city), decimals))
+    assert (prediction.country, prediction.state, prediction.city) == (country, state, city)
+    assert prediction.latlon_deg == tuple(round(value, decimals) for value in latlon_deg)

@@ -1,0 +1,205 @@
+"""Rewards of whole rollouts: the weighted sum, the gate, and what a reward is called with.
+
+Shapes: P prompts, G group.
+"""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from geogrpo.config import RewardConfig
+from geogrpo.rewards import REWARDS, Scores, distances_km, find_rewards, score
+from geogrpo.types import EncodedPrompt, Example, Prediction, Rollouts
+
+QUARTER_KM = math.pi * 6371.0088 / 2
+ORIGIN = (0.0, 0.0)
+# The answer itself, a quarter of the way round, none, and two at once
+TEXTS = ["(0, 0)", "(0, 90)", "somewhere", "(0, 0) (0, 0)"]
+
+
+def example(name: str, latlon_deg: tuple[float, float] = ORIGIN, columns: dict[str, Any] | None = None) -> Example:
+    picture = Image.new("RGB", (1, 1))
+    return Example(name, picture, latlon_deg, country=f"{name}-land", city=f"{name}-city", columns=columns or {})
+
+
+def rollouts(examples: list[Example], texts: list[list[str]]) -> Rollouts:
+    empty = torch.zeros(0)
+    prompts = [EncodedPrompt(e, empty, empty, empty, empty, question=f"where is {e.id}?") for e in examples]
+    token_ids = [[torch.tensor([p, g]) for g in range(len(group))] for p, group in enumerate(texts)]
+    logprobs = [[torch.zeros(2) for _ in group] for group in texts]
+    return Rollouts(prompts, token_ids, logprobs, texts, [[True for _ in group] for group in texts])
+
+
+def score_with(config: RewardConfig, rolled: Rollouts, **custom: Any) -> Scores:
+    return score(rolled, find_rewards(config, custom), config)
+
+
+@pytest.fixture
+def one_group() -> Rollouts:
+    return rollouts([example("a")], [TEXTS])
+
+
+def test_the_total_is_the_weighted_sum_times_the_gate(one_group: Rollouts) -> None:
+    custom = {
+        "length": lambda prompts, completions, **_: [float(len(text)) for text in completions],
+        "is_short": lambda prompts, completions, **_: [float(len(text) < 9) for text in completions],
+    }
+    config = RewardConfig(weights={"geor_paper": 2.0, "length": 0.5}, gate="is_short")
+    scores = score_with(config, one_group, **custom)
+    # A quarter of the way round is 10,007.6 km: on the last piece, from 0.2 at 2500 to 0 at 20000.
+    quarter = 0.2 * (20000 - QUARTER_KM) / 17500
+    expected = [2 * 1 + 0.5 * 6, 2 * quarter + 0.5 * 7, 0.0, 0.0]
+    assert scores.total.tolist() == [pytest.approx(expected)]
+    assert scores.components["length"].tolist() == [[6.0, 7.0, 9.0, 13.0]]
+    assert scores.components["is_short"].tolist() == [[1.0, 1.0, 0.0, 0.0]]
+    assert scores.components["geor_paper"].tolist() == [pytest.approx([1.0, quarter, 0.0, 0.0])]
+
+
+def test_without_a_gate_the_sum_is_the_total(one_group: Rollouts) -> None:
+    config = RewardConfig(weights={"one": 3.0}, gate=None)
+    scores = score_with(config, one_group, one=lambda prompts, completions, **_: [1.0] * 4)
+    assert scores.total.tolist() == [[3.0] * 4]
+    assert list(scores.components) == ["one"]
+
+
+def test_the_format_reward_is_1_for_exactly_one_usable_pair() -> None:
+    group = rollouts([example("a")], [["(0, 0)", "(91, 0)", "(0, 0) (0, 0)", ""]])
+    scores = score_with(RewardConfig(weights={"format": 1.0}, gate=None), group)
+    assert scores.total.tolist() == [[1.0, 0.0, 0.0, 0.0]]
+
+
+def test_a_reward_may_be_its_own_gate(one_group: Rollouts) -> None:
+    config = RewardConfig(weights={"third": 1.0}, gate="third")
+    scores = score_with(config, one_group, third=lambda prompts, completions, **_: [0.5] * 4)
+    assert scores.total.tolist() == [[0.25] * 4]
+
+
+def test_none_does_not_count_and_is_logged_as_nan(one_group: Rollouts) -> None:
+    config = RewardConfig(weights={"sometimes": 4.0, "always": 1.0}, gate=None)
+    scores = score_with(
+        config,
+        one_group,
+        sometimes=lambda prompts, completions, **_: [1.0, None, None, 0.0],
+        always=lambda prompts, completions, **_: [1.0] * 4,
+    )
+    assert scores.total.tolist() == [[5.0, 1.0, 1.0, 1.0]]
+    assert scores.components["sometimes"].isnan().tolist() == [[False, True, True, False]]
+
+
+def test_none_from_the_gate_closes_it(one_group: Rollouts) -> None:
+    config = RewardConfig(weights={"one": 1.0}, gate="gate")
+    scores = score_with(
+        config,
+        one_group,
+        one=lambda prompts, completions, **_: [1.0] * 4,
+        gate=lambda prompts, completions, **_: [1.0, None, 0.0, 1.0],
+    )
+    assert scores.total.tolist() == [[1.0, 0.0, 0.0, 1.0]]
+
+
+def test_every_prompt_is_scored_against_its_own_truth() -> None:
+    examples = [example("a", ORIGIN), example("b", (0.0, 90.0)), example("c", (-90.0, 5.0))]
+    scores = score_with(RewardConfig(weights={"geor_paper": 1.0}), rollouts(examples, [["(0, 0)", "(0, 90)"]] * 3))
+    expected = [[0.0, QUARTER_KM], [QUARTER_KM, 0.0], [QUARTER_KM, QUARTER_KM]]
+    assert scores.distance_km.tolist() == [pytest.approx(row) for row in expected]
+    assert (scores.total[0].argmax(), scores.total[1].argmax()) == (0, 1)
+    assert [[p.latlon_deg for p in group] for group in scores.predictions] == [[(0.0, 0.0), (0.0, 90.0)]] * 3
+
+
+def test_a_custom_reward_gets_whole_columns_one_entry_per_completion() -> None:
+    examples = [example("a", (1.0, 2.0), {"hint": "sea", "level": 3}), example("b", (3.0, 4.0), {"hint": "hills"})]
+    texts = [["(0, 0)", "none"], ["Country: X\n(5, 6)", "(7, 8)"]]
+    seen: dict[str, Any] = {}
+
+    def spy(prompts: list[str], completions: list[str], **columns: Any) -> list[float]:
+        seen.update(columns, prompts=prompts, completions=completions)
+        return [1.0, 2.0, 3.0, 4.0]
+
+    scores = score_with(RewardConfig(weights={"spy": 1.0}, gate=None), rollouts(examples, texts), spy=spy)
+    assert scores.total.tolist() == [[1.0, 2.0], [3.0, 4.0]]
+    distances = seen.pop("distance_km")
+    assert [math.isnan(d) for d in distances] == [False, True, False, False]
+    assert seen == {
+        "prompts": ["where is a?", "where is a?", "where is b?", "where is b?"],
+        "completions": ["(0, 0)", "none", "Country: X\n(5, 6)", "(7, 8)"],
+        "completion_ids": [[0, 0], [0, 1], [1, 0], [1, 1]],
+        "prediction": [
+            Prediction("(0, 0)", latlon_deg=(0.0, 0.0)),
+            Prediction("none", problem="no coordinates"),
+            Prediction("Country: X\n(5, 6)", country="X", latlon_deg=(5.0, 6.0)),
+            Prediction("(7, 8)", latlon_deg=(7.0, 8.0)),
+        ],
+        "example_id": ["a", "a", "b", "b"],
+        "latlon_deg": [(1.0, 2.0), (1.0, 2.0), (3.0, 4.0), (3.0, 4.0)],
+        "country": ["a-land", "a-land", "b-land", "b-land"],
+        "state": [None] * 4,
+        "city": ["a-city", "a-city", "b-city", "b-city"],
+        "hint": ["sea", "sea", "hills", "hills"],
+        "level": [3, 3, None, None],
+    }
+
+
+@pytest.mark.parametrize("name", ["prompt", "completion", "prompts", "completions", "distance_km", "latlon_deg"])
+def test_a_column_of_the_examples_never_replaces_what_every_reward_gets(name: str) -> None:
+    seen: dict[str, Any] = {}
+
+    def spy(prompts: list[str], completions: list[str], **columns: Any) -> list[float]:
+        seen.update(prompts=prompts, completions=completions, **columns)
+        return [1.0]
+
+    group = rollouts([example("a", ORIGIN, {name: "mine"})], [["(0, 0)"]])
+    score_with(RewardConfig(weights={"spy": 1.0}, gate=None), group, spy=spy)
+    assert seen["prompts"] == ["where is a?"]
+    assert seen["completions"] == ["(0, 0)"]
+    assert seen["distance_km"] == [0.0]
+    assert seen["latlon_deg"] == [ORIGIN]
+
+
+def test_no_rollouts_score_nothing() -> None:
+    scores = score_with(RewardConfig(), rollouts([], []))
+    assert scores.total.numel() == scores.distance_km.numel() == 0
+    assert scores.predictions == []
+
+
+@pytest.mark.parametrize("values", [[1.0] * 3, [1.0] * 5, []])
+def test_a_wrong_number_of_values_is_rejected_by_the_rewards_name(one_group: Rollouts, values: list[float]) -> None:
+    config = RewardConfig(weights={"lazy": 1.0}, gate=None)
+    with pytest.raises(ValueError, match=rf"reward 'lazy' must return 4 values, one per completion, got {len(values)}"):
+        score_with(config, one_group, lazy=lambda prompts, completions, **_: values)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_value_that_is_not_finite_is_rejected_by_the_rewards_name(one_group: Rollouts, value: float) -> None:
+    config = RewardConfig(weights={"wild": 1.0}, gate=None)
+    with pytest.raises(ValueError, match=rf"reward 'wild' returned {value}; return a finite number, or None"):
+        score_with(config, one_group, wild=lambda prompts, completions, **_: [0.0, value, 0.0, 0.0])
+
+
+@pytest.mark.parametrize(
+    "config",
+    [RewardConfig(weights={"multiscale": 1.0, "geor": 1.0}), RewardConfig(weights={"multiscale": 1.0}, gate="geor")],
+)
+def test_an_unknown_reward_or_gate_is_rejected_with_the_known_ones(config: RewardConfig) -> None:
+    with pytest.raises(ValueError, match=r"reward 'geor' is unknown\. Known: ") as error:
+        find_rewards(config, {"mine": REWARDS["format"]})
+    for name in [*REWARDS, "mine"]:
+        assert name in str(error.value)
+
+
+def test_a_custom_reward_is_found_before_one_of_ours() -> None:
+    def mine(prompts: list[str], completions: list[str], **_: Any) -> list[float]:
+        return [7.0] * len(completions)
+
+    found = find_rewards(RewardConfig(weights={"multiscale": 1.0}), {"multiscale": mine})
+    assert found == {"multiscale": mine, "format": REWARDS["format"]}
+
+
+def test_distances_are_nan_without_coordinates() -> None:
+    predictions = [Prediction("", latlon_deg=(0.0, 0.0)), Prediction("", problem="none")]
+    distances = distances_km(predictions, [(0.0, -180.0), (0.0, 0.0)])
+    assert distances.dtype == torch.float64
+    assert float(distances[0]) == pytest.approx(2 * QUARTER_KM)
+    assert math.isnan(float(distances[1]))

@@ -1,0 +1,306 @@
+"""How options are read: defaults < recipe < command line; every mistake is named with the nearest right key."""
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from geogrpo.config import (
+    DataConfig,
+    GRPOConfig,
+    LossConfig,
+    OptimizerConfig,
+    RewardConfig,
+    RunConfig,
+    SamplingConfig,
+    config_to_dict,
+    load_config,
+    recipe_path,
+    save_config,
+)
+
+
+def recipe(folder: Path, text: str) -> str:
+    path = folder / "mine.yaml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def leaves(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Full key to value; the reward weights are one value."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        is_section = isinstance(value, dict) and key != "weights"
+        found |= leaves(value, f"{prefix}{key}.") if is_section else {prefix + key: value}
+    return found
+
+
+def test_the_command_line_goes_before_the_recipe_and_the_recipe_before_the_defaults(tmp_path: Path) -> None:
+    path = recipe(tmp_path, "seed: 3\ngrpo:\n  steps: 7\n  loss:\n    beta: 0.5\n")
+    config = load_config(path, ["--grpo.steps", "9", "--model.path=some/model"])
+    expected = RunConfig(
+        seed=3,
+        model=dataclasses.replace(RunConfig().model, path="some/model"),
+        grpo=GRPOConfig(steps=9, loss=LossConfig(beta=0.5)),
+    )
+    assert config == expected
+
+
+def test_the_demo_recipe_is_the_defaults() -> None:
+    assert load_config() == load_config("demo") == RunConfig()
+
+
+def test_sections_are_dataclasses_of_their_own_types() -> None:
+    config = load_config("demo", ["--grpo.optimizer.lr", "1e-5"])
+    assert isinstance(config.grpo, GRPOConfig)
+    assert config.grpo.optimizer == OptimizerConfig(lr=1e-5)
+    # Its default is not that of the class
+    assert config.supervised.optimizer.lr == 1e-3
+
+
+def test_weights_of_a_recipe_replace_the_default_ones(tmp_path: Path) -> None:
+    path = recipe(tmp_path, "grpo:\n  rewards:\n    weights: {geor_paper: 1, format: 0.5}\n    gate: null\n")
+    assert load_config(path).grpo.rewards == RewardConfig({"geor_paper": 1.0, "format": 0.5}, gate=None)
+
+
+@pytest.mark.parametrize(
+    ("option", "near"),
+    [
+        ("--grpo.stesp", "grpo.steps"),
+        ("--grpo.step", "grpo.steps"),
+        ("--grpo.lss.beta", "grpo.loss.beta"),
+        ("--optimizer.lr", "grpo.optimizer.lr"),
+        ("--grpo.rewards.wieghts", "grpo.rewards.weights"),
+        ("--nmae", "name"),
+        ("--group_size", "grpo.group_size"),
+    ],
+)
+@pytest.mark.parametrize("form", ["two words", "one word"])
+def test_an_unknown_option_suggests_the_nearest(option: str, near: str, form: str) -> None:
+    words = [option, "5"] if form == "two words" else [f"{option}=5"]
+    with pytest.raises(ValueError, match=rf"^command line: .*{option}.* Did you mean '{re.escape(near)}'\?$"):
+        load_config("demo", words)
+
+
+@pytest.mark.parametrize(
+    ("text", "word", "near"),
+    [
+        ("grpo:\n  stesp: 5\n", "stesp", "grpo.steps"),
+        ("grpo:\n  loss:\n    bta: 0.5\n", "bta", "grpo.loss.beta"),
+        ("sed: 5\n", "sed", "seed"),
+        ("gpro:\n  steps: 5\n", "gpro.steps", "grpo.steps"),
+        ("grpo:\n  rewards:\n    wieghts: {format: 1}\n", "wieghts", "grpo.rewards.weights"),
+    ],
+)
+def test_an_unknown_key_of_a_recipe_suggests_the_nearest(tmp_path: Path, text: str, word: str, near: str) -> None:
+    path = recipe(tmp_path, text)
+    with pytest.raises(ValueError, match=rf"{word}.* Did you mean '{re.escape(near)}'\?$") as error:
+        load_config(path)
+    assert str(error.value).startswith(f"recipe {path}: ")
+
+
+@pytest.mark.parametrize("text", ["gpro: {}\n", "gpro:\n", "gpro: 5\n", "grpo:\n  los: {}\n"])
+def test_an_unknown_section_is_rejected_even_when_empty(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ValueError, match=r"mine\.yaml.*(gpro|los)"):
+        load_config(recipe(tmp_path, text))
+
+
+@pytest.mark.parametrize("value", ["3", "null", "[]", "text"])
+@pytest.mark.parametrize("section", ["grpo", "grpo.optimizer"])
+def test_a_section_that_holds_no_options_is_rejected(tmp_path: Path, section: str, value: str) -> None:
+    outer, _, inner = section.partition(".")
+    text = f"{outer}:\n  {inner}: {value}\n" if inner else f"{outer}: {value}\n"
+    with pytest.raises(ValueError, match=section.replace(".", r"\.")):
+        load_config(recipe(tmp_path, text))
+
+
+def test_a_word_that_is_no_option_is_rejected() -> None:
+    with pytest.raises(ValueError, match=r"^command line: unrecognized arguments: stray$"):
+        load_config("demo", ["stray"])
+    with pytest.raises(ValueError, match=r"^command line: .*--grpo\.steps.*expected one argument"):
+        load_config("demo", ["--grpo.steps"])
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("grpo.steps", "many"),
+        ("grpo.steps", "2.5"),
+        ("grpo.steps", "null"),
+        ("seed", "null"),
+        ("grpo.loss.beta", "strong"),
+        ("grpo.optimizer.lr", "null"),
+        ("model.dtype", "float16"),
+        ("grpo.advantage_scale", "std"),
+        ("model.max_pixels", "large"),
+        ("grpo.rewards.weights", "5"),
+        ("grpo.rewards.weights", "{format: high}"),
+    ],
+)
+@pytest.mark.parametrize("source", ["command line", "recipe"])
+def test_a_value_of_the_wrong_type_is_rejected_by_its_key(tmp_path: Path, key: str, value: str, source: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(key)) as error:
+        if source == "command line":
+            load_config("demo", [f"--{key}", value])
+        else:
+            *sections, name = key.split(".")
+            indent = [f"{'  ' * depth}{section}:\n" for depth, section in enumerate(sections)]
+            load_config(recipe(tmp_path, "".join(indent) + f"{'  ' * len(sections)}{name}: {value}\n"))
+    assert str(error.value).startswith(source)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("grpo.group_size", "1", "at least 2 (an advantage compares the completions of one prompt), got 1."),
+        ("grpo.group_size", "0", "at least 2"),
+        ("grpo.steps", "-1", "0 or more, got -1."),
+        ("grpo.prompts_per_step", "0", "positive, got 0."),
+        ("grpo.sampling.temperature", "0", "above 0, got 0.0."),
+        ("grpo.sampling.max_new_tokens", "0", "positive, got 0."),
+        ("grpo.loss.clip_low", "1.5", "between 0 and 1, got 1.5."),
+        ("grpo.loss.clip_low", "-0.1", "between 0 and 1, got -0.1."),
+        ("grpo.loss.clip_high", "-0.1", "0 or more, got -0.1."),
+        ("grpo.loss.beta", "-0.1", "0 or more, got -0.1."),
+        ("grpo.rewards.weights", "{}", "at least one reward, got {}."),
+        ("supervised.steps", "-1", "0 or more, got -1."),
+        ("supervised.examples_per_step", "0", "positive, got 0."),
+        ("data.test_fraction", "0", "between 0 and 1, got 0.0."),
+        ("data.test_fraction", "1", "between 0 and 1, got 1.0."),
+        ("data.num_test", "-1", "0 or more, got -1."),
+        ("data.crop_deg", "0.5", "between 1 and 90, got 0.5."),
+        ("data.max_shift_deg", "6", "between 0 and 5, got 6.0."),
+        ("answer.decimals", "7", "between 0 and 6, got 7."),
+        ("answer.decimals", "-1", "between 0 and 6, got -1."),
+        ("evaluation.num_samples", "-1", "0 or more, got -1."),
+        ("evaluation.temperature", "0", "above 0, got 0.0."),
+        ("evaluation.batch_size", "0", "positive, got 0."),
+        ("evaluation.bootstrap_samples", "99", "at least 100, got 99."),
+        ("model.min_pixels", "0", "positive or None, got 0."),
+        ("model.max_pixels", "-5", "positive or None, got -5."),
+        ("model.tiny.num_layers", "0", "positive, got 0."),
+        ("model.tiny.hidden_size", "100", "num_heads (4) times a multiple of 16, got 100."),
+        ("model.tiny.vision_hidden_size", "198", "vision_heads (3) times a multiple of 4, got 198."),
+        ("model.tiny.vocab_size", "511", "at least 512 (256 bytes, specials), got 511."),
+        ("tokens_per_microbatch", "0", "positive, got 0."),
+        ("checkpoint_every", "-1", "0 or more, got -1."),
+        ("keep_checkpoints", "0", "at least 1, got 0."),
+        ("name", "a/b", "a folder name, got 'a/b'."),
+        ("name", ".", "a folder name, got '.'."),
+        ("name", "..", "a folder name, got '..'."),
+    ],
+)
+def test_a_value_out_of_range_is_rejected_by_its_key(key: str, value: str, expected: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(f'{key} must be {expected}')}"):
+        load_config("demo", [f"--{key}", value])
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("seed", "-1"),
+        ("grpo.optimizer.lr", "-1e-6"),
+        ("grpo.optimizer.max_grad_norm", "-1"),
+        ("grpo.optimizer.warmup_steps", "-1"),
+        ("grpo.optimizer.weight_decay", "-0.1"),
+        ("grpo.optimizer.final_lr_fraction", "-0.1"),
+        ("grpo.optimizer.beta1", "1"),
+        ("grpo.optimizer.beta2", "-0.5"),
+        ("model.tiny.num_heads", "0"),
+    ],
+)
+def test_a_value_that_would_fail_only_in_training_is_rejected_by_its_name(key: str, value: str) -> None:
+    with pytest.raises(ValueError, match=rf"{key.rpartition('.')[2]} must be .*, got {value}"):
+        load_config("demo", [f"--{key}", value])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("grpo.group_size", "2", 2),
+        ("grpo.steps", "0", 0),
+        ("grpo.loss.clip_low", "1", 1.0),
+        ("grpo.loss.clip_high", "0", 0.0),
+        ("data.num_test", "0", 0),
+        ("data.max_shift_deg", "0", 0.0),
+        ("answer.decimals", "6", 6),
+        ("model.tiny.hidden_size", "128", 128),
+        ("evaluation.bootstrap_samples", "100", 100),
+        ("model.path", "null", None),
+        ("model.max_pixels", "null", None),
+        ("grpo.rewards.gate", "null", None),
+    ],
+)
+def test_a_value_at_the_edge_of_its_range_is_accepted(key: str, value: str, expected: object) -> None:
+    before, after = leaves(config_to_dict(RunConfig())), leaves(config_to_dict(load_config("demo", [f"--{key}", value])))
+    assert after == before | {key: expected}
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize("key", ["grpo.optimizer.lr", "grpo.loss.clip_high", "grpo.loss.beta", "grpo.sampling.temperature"])
+@pytest.mark.parametrize("source", ["command line", "recipe"])
+def test_a_number_that_is_not_finite_is_rejected(tmp_path: Path, key: str, value: str, source: str) -> None:
+    sections = key.split(".")
+    text = "".join(f"{'  ' * depth}{section}:\n" for depth, section in enumerate(sections))
+    yaml_value = value.replace("nan", ".nan").replace("inf", ".inf")
+    with pytest.raises(ValueError, match=re.escape(key)):
+        if source == "command line":
+            load_config("demo", [f"--{key}={value}"])
+        else:
+            load_config(recipe(tmp_path, f"{text.rstrip()} {yaml_value}\n"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- a\n- b\n", "must hold `key: value` lines, got list"),
+        ("", "must hold `key: value` lines, got NoneType"),
+        ("just words\n", "must hold `key: value` lines, got str"),
+        ("grpo: [\n", "is not valid YAML"),
+        ("seed: !!python/object/apply:os.getcwd []\n", "is not valid YAML"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_named(tmp_path: Path, text: str, message: str) -> None:
+    path = recipe(tmp_path, text)
+    with pytest.raises(ValueError, match=re.escape(f"recipe {path} {message}")):
+        load_config(path)
+
+
+def test_an_unknown_recipe_is_rejected_with_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"recipe 'dmeo' is unknown\. Known: .*demo.*; or give a \.yaml file"):
+        load_config("dmeo")
+    missing = str(tmp_path / "none.yaml")
+    with pytest.raises(ValueError, match=re.escape(f"recipe {missing!r}: no such file")):
+        load_config(missing)
+
+
+def test_every_recipe_of_the_package_is_valid_and_bears_its_name() -> None:
+    recipes = sorted(recipe_path("demo").parent.glob("*.yaml"))
+    assert "demo" in [path.stem for path in recipes]
+    for path in recipes:
+        assert load_config(path.stem).name == path.stem
+        assert load_config(path.stem) == load_config(str(path))
+
+
+def test_a_saved_configuration_is_read_back_equal(tmp_path: Path) -> None:
+    config = RunConfig(
+        name="é-1",
+        seed=7,
+        data=DataConfig(name="jsonl", path="x.jsonl", test_fraction=0.25),
+        grpo=GRPOConfig(
+            steps=3,
+            advantage_scale="none",
+            sampling=SamplingConfig(temperature=0.1),
+            rewards=RewardConfig({"geor_code": 0.25, "mine": -2.0}, gate=None),
+            loss=LossConfig(clip_high=0.28, beta=1e-3),
+            optimizer=OptimizerConfig(lr=3e-7),
+        ),
+    )
+    save_config(config, tmp_path / "config.yaml")
+    assert load_config(str(tmp_path / "config.yaml")) == config
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text(encoding="utf-8")) == config_to_dict(config)
+    for key, value in leaves(config_to_dict(RunConfig())).items():
+        assert key in leaves(config_to_dict(config)), value

@@ -1,0 +1,123 @@
+"""The command line: mistakes end before training, with one line that says what to do."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from geogrpo import __main__ as commands
+from geogrpo import train
+
+SHARED_GROUP = pytest.mark.usefixtures("device")
+
+
+@pytest.fixture(autouse=True)
+def _keep_the_process_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    """main() leaves the process group at its end; the other tests of this process still need it."""
+    monkeypatch.setattr(train, "shut_down", lambda: None)
+
+
+def error_of(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        train.main(arguments)
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("geogrpo.train: error: ")
+    assert "Traceback" not in error
+    return error
+
+
+def write_jsonl(folder: Path, **changes: object) -> list[str]:
+    """A dataset of one training and one test line, the training line changed; the arguments that train on it."""
+    Image.new("RGB", (56, 56)).save(folder / "a.png")
+    line = {"image": "a.png", "lat": 48.0, "lon": 2.0}
+    (folder / "train.jsonl").write_text(json.dumps(line | changes) + "\n")
+    (folder / "test.jsonl").write_text(json.dumps(line) + "\n")
+    paths = [f"--data.path={folder / 'train.jsonl'}", f"--data.test_path={folder / 'test.jsonl'}"]
+    return ["--data.name=jsonl", *paths, f"--output_dir={folder / 'runs'}"]
+
+
+@SHARED_GROUP
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image": "gone.png"}, "gone.png"),
+        ({"image": "train.jsonl"}, "cannot read image"),
+        ({"lat": 91}, "train.jsonl:1: example 'a.png': latitude must be a number in [-90, 90], got 91"),
+        ({"lon": float("nan")}, "longitude must be a number in [-180, 180], got nan"),
+        ({"lat": "north"}, "key 'lat' must be a number"),
+    ],
+)
+def test_bad_data_is_named_with_its_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict, message: str
+) -> None:
+    assert message in error_of(write_jsonl(tmp_path, **changes), capsys)
+    assert not (tmp_path / "runs").exists()
+
+
+@SHARED_GROUP
+def test_an_empty_dataset_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = write_jsonl(tmp_path)
+    (tmp_path / "train.jsonl").write_text("\n")
+    assert "train.jsonl holds no examples" in error_of(arguments, capsys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--grpo.group_size=1"], "grpo.group_size must be at least 2"),
+        (["--grpo.grup_size=4"], "Did you mean 'grpo.group_size'?"),
+        (["--grpo.steps=many"], "grpo.steps"),
+        (["--recipe=none"], "recipe 'none' is unknown. Known: demo"),
+        (["--recipe=none.yaml"], "no such file"),
+        (["--grpo.rewards.weights={fame: 1.0}"], "reward 'fame' is unknown. Known: multiscale"),
+        (["--resume", "--name=never_started"], "there is no run in runs/never_started"),
+    ],
+)
+@SHARED_GROUP
+def test_bad_options_are_named(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert message in error_of(arguments, capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
+@SHARED_GROUP
+def test_dry_run_prints_a_configuration_that_can_be_read_again(
+    tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = write_jsonl(tmp_path)
+    train.main([*arguments, f"--model.path={tiny_folder}", "--grpo.steps=7", "--dry-run"])
+    printed = capsys.readouterr().out
+    assert "# valid: 1 training and 1 held-out examples" in printed
+    assert yaml.safe_load(printed)["grpo"]["steps"] == 7
+    (tmp_path / "again.yaml").write_text(printed)
+    train.main([f"--recipe={tmp_path / 'again.yaml'}", "--dry-run"])
+    assert capsys.readouterr().out == printed
+    assert not (tmp_path / "runs").exists()
+
+
+def test_help_says_how_to_start() -> None:
+    command = [sys.executable, "-m", "geogrpo.train", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ, check=True)
+    assert "torchrun --standalone" in done.stdout
+    assert "--dry-run" in done.stdout
+
+
+def test_an_unknown_command_lists_the_known_ones(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["geogrpo", "fly"])
+    with pytest.raises(SystemExit):
+        commands.main()
+    assert "usage: geogrpo {train}" in capsys.readouterr().err
