@@ -6,14 +6,15 @@ A key that does not exist is an error. The resolved configuration is saved with 
 import dataclasses
 import difflib
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast, get_args, get_type_hints
 
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from jsonargparse import ArgumentError, ArgumentParser
 
 
 def _require(condition: bool, key: str, value: object, expected: str) -> None:
@@ -138,8 +139,14 @@ class OptimizerConfig:
     """Gradients are scaled down to this global norm. 0 turns clipping off."""
 
     def __post_init__(self) -> None:
-        _require(self.lr >= 0 and math.isfinite(self.lr), "optimizer.lr", self.lr, "0 or more")
-        _require(self.max_grad_norm >= 0, "optimizer.max_grad_norm", self.max_grad_norm, "0 or more")
+        for name in ("lr", "warmup_steps", "weight_decay", "max_grad_norm"):
+            value = getattr(self, name)
+            _require(0 <= value < math.inf, f"optimizer.{name}", value, "0 or more")
+        for name in ("beta1", "beta2"):
+            value = getattr(self, name)
+            _require(0 <= value < 1, f"optimizer.{name}", value, "at least 0 and below 1")
+        fraction = self.final_lr_fraction
+        _require(0 <= fraction <= 1, "optimizer.final_lr_fraction", fraction, "between 0 and 1")
 
 
 @dataclass(frozen=True)
@@ -170,7 +177,7 @@ class SamplingConfig:
     """Longest completion, end token included."""
 
     def __post_init__(self) -> None:
-        _require(self.temperature > 0, "grpo.sampling.temperature", self.temperature, "above 0")
+        _require(0 < self.temperature < math.inf, "grpo.sampling.temperature", self.temperature, "above 0")
         _require(self.max_new_tokens > 0, "grpo.sampling.max_new_tokens", self.max_new_tokens, "positive")
 
 
@@ -185,6 +192,8 @@ class RewardConfig:
 
     def __post_init__(self) -> None:
         _require(len(self.weights) > 0, "grpo.rewards.weights", self.weights, "at least one reward")
+        for name, weight in self.weights.items():
+            _require(math.isfinite(weight), f"grpo.rewards.weights.{name}", weight, "finite")
 
 
 @dataclass(frozen=True)
@@ -202,8 +211,8 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         _require(0 <= self.clip_low <= 1, "grpo.loss.clip_low", self.clip_low, "between 0 and 1")
-        _require(self.clip_high >= 0, "grpo.loss.clip_high", self.clip_high, "0 or more")
-        _require(self.beta >= 0, "grpo.loss.beta", self.beta, "0 or more")
+        _require(0 <= self.clip_high < math.inf, "grpo.loss.clip_high", self.clip_high, "0 or more")
+        _require(0 <= self.beta < math.inf, "grpo.loss.beta", self.beta, "0 or more")
 
 
 @dataclass(frozen=True)
@@ -253,7 +262,7 @@ class EvaluationConfig:
 
     def __post_init__(self) -> None:
         _require(self.num_samples >= 0, "evaluation.num_samples", self.num_samples, "0 or more")
-        _require(self.temperature > 0, "evaluation.temperature", self.temperature, "above 0")
+        _require(0 < self.temperature < math.inf, "evaluation.temperature", self.temperature, "above 0")
         _require(self.batch_size > 0, "evaluation.batch_size", self.batch_size, "positive")
         _require(self.bootstrap_samples >= 100, "evaluation.bootstrap_samples", self.bootstrap_samples, "at least 100")
 
@@ -288,7 +297,9 @@ class RunConfig:
     """Held-out evaluation."""
 
     def __post_init__(self) -> None:
-        _require(bool(self.name) and Path(self.name).name == self.name, "name", self.name, "a folder name")
+        is_folder_name = Path(self.name).name == self.name and self.name not in ("", ".", "..")
+        _require(is_folder_name, "name", self.name, "a folder name")
+        _require(self.seed >= 0, "seed", self.seed, "0 or more")
         _require(self.tokens_per_microbatch > 0, "tokens_per_microbatch", self.tokens_per_microbatch, "positive")
         _require(self.checkpoint_every >= 0, "checkpoint_every", self.checkpoint_every, "0 or more")
         _require(self.keep_checkpoints >= 1, "keep_checkpoints", self.keep_checkpoints, "at least 1")
@@ -318,17 +329,19 @@ def load_config(recipe: str = "demo", overrides: Sequence[str] = ()) -> RunConfi
         ValueError: on an unknown key (with the nearest known one), a value of the wrong type or out of range.
     """
     path = recipe_path(recipe)
+    values = _read_yaml(path)
+    _check_keys(values, RunConfig, f"recipe {path}: ", "")
     parser = ArgumentParser(exit_on_error=False, allow_abbrev=False)
     parser.add_class_arguments(RunConfig)
     try:
-        from_recipe = parser.parse_object(_read_yaml(path))
+        from_recipe = parser.parse_object(values)
     except (ArgumentError, TypeError) as error:
-        raise ValueError(_explain(parser, str(error), f"recipe {path}")) from error
+        raise ValueError(f"recipe {path}: {error}") from error
     try:
-        namespace = parser.parse_args(list(overrides), namespace=from_recipe)
-        created = parser.instantiate(namespace)
+        created = parser.instantiate(parser.parse_args(list(overrides), namespace=from_recipe))
     except (ArgumentError, TypeError) as error:
-        raise ValueError(_explain(parser, str(error), "command line")) from error
+        unknown = re.search(r"unrecognized arguments: --([^ =]+)", str(error))
+        raise ValueError(f"command line: {error}{_hint(unknown.group(1)) if unknown else ''}") from error
     return RunConfig(**{key: created[key] for key in (f.name for f in dataclasses.fields(RunConfig))})
 
 
@@ -342,24 +355,35 @@ def _read_yaml(path: Path) -> dict:
     return values
 
 
-def _explain(parser: ArgumentParser, message: str, where: str) -> str:
-    """The parser's message, with the known key nearest to the one it rejects."""
-    hint = ""
-    if any(phrase in message for phrase in ("unrecognized arguments", "does not accept option", "not expected")):
-        known = {key: key for key in _leaf_keys(parser.get_defaults())}
-        known |= {key.rsplit(".", 1)[-1]: key for key in known}
-        for word in (word.strip("'\"`.,:").lstrip("-").split("=")[0] for word in message.split()[::-1]):
-            near = difflib.get_close_matches(word, known, 1, 0.75)
-            if near and word not in known:
-                hint = f" Did you mean {known[near[0]]!r}?"
-    return f"{where}: {message}{hint}"
+def _check_keys(values: object, config_class: type, where: str, prefix: str) -> None:
+    """Raise ValueError for a key that does not exist, a section without options, or a null where none is allowed."""
+    if not isinstance(values, dict):
+        raise ValueError(f"{where}{prefix.rstrip('.')} must hold `key: value` lines, got {values!r}.")
+    types = get_type_hints(config_class)
+    for key, value in values.items():
+        if key not in types:
+            raise ValueError(f"{where}unknown key {prefix}{key}.{_hint(f'{prefix}{key}')}")
+        if dataclasses.is_dataclass(types[key]):
+            _check_keys(value, types[key], where, f"{prefix}{key}.")
+        elif value is None and type(None) not in get_args(types[key]):
+            raise ValueError(f"{where}{prefix}{key} must have a value, got null.")
 
 
-def _leaf_keys(namespace: Namespace, prefix: str = "") -> list[str]:
-    keys = []
-    for key, value in vars(namespace).items():
-        keys += _leaf_keys(value, f"{prefix}{key}.") if isinstance(value, Namespace) else [prefix + key]
-    return keys
+def _hint(unknown: str) -> str:
+    """The known key most like an unknown one, as a question."""
+    keys = list(_keys(RunConfig))
+    near = difflib.get_close_matches(unknown, keys, 1, 0.6)
+    if not near:
+        last_words = {key.rsplit(".", 1)[-1]: key for key in keys}
+        near = [last_words[word] for word in difflib.get_close_matches(unknown.rsplit(".", 1)[-1], last_words, 1, 0.6)]
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def _keys(config_class: type, prefix: str = "") -> Iterator[str]:
+    for name, kind in get_type_hints(config_class).items():
+        yield prefix + name
+        if dataclasses.is_dataclass(kind):
+            yield from _keys(cast(type, kind), f"{prefix}{name}.")
 
 
 def config_to_dict(config: RunConfig) -> dict:

@@ -1,11 +1,14 @@
 """Opening pictures that may be missing, broken or hostile."""
 
-from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageOps
 
 from geogrpo.types import Example
+
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+"""What PIL raises on files that are missing, no image, broken, truncated or far too large."""
 
 
 def open_image(example: Example) -> Image.Image:
@@ -18,25 +21,30 @@ def open_image(example: Example) -> Image.Image:
     try:
         if isinstance(source, str | Path):
             with Image.open(source) as opened:
-                picture = ImageOps.exif_transpose(opened)
-        else:
-            picture = source if isinstance(source, Image.Image) else source.open()
-        return picture.convert("RGB")
-    # PIL raises SyntaxError on a broken PNG chunk; EOFError, struct errors and OSError on others
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise ValueError(f"example {example.id!r}: cannot read image {_name(source)}: {error}") from error
+                return _upright_rgb(opened)
+        return _upright_rgb(source if isinstance(source, Image.Image) else source.open())
+    except UNREADABLE as error:
+        raise _cannot_read(example, error) from error
 
 
-def check_image_files(examples: Iterable[Example]) -> None:
-    """Raise ValueError for the first image file that is missing or is no image, reading headers only."""
-    for example in examples:
-        if isinstance(example.image, str | Path):
-            try:
-                with Image.open(example.image):
-                    pass
-            except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-                raise ValueError(f"example {example.id!r}: cannot read image {example.image}: {error}") from error
+def check_image_file(example: Example) -> None:
+    """Raise ValueError when the example's image file is missing or is no image, reading its header only."""
+    if isinstance(example.image, str | Path):
+        try:
+            with Image.open(example.image):
+                pass
+        except UNREADABLE as error:
+            raise _cannot_read(example, error) from error
 
 
-def _name(source: object) -> str:
-    return "in memory" if isinstance(source, Image.Image) else str(source)
+def _upright_rgb(picture: Image.Image) -> Image.Image:
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode.startswith("I;16"):
+        # PIL would cut 16 bits off at 255 instead of scaling them
+        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    return picture.convert("RGB")
+
+
+def _cannot_read(example: Example, error: Exception) -> ValueError:
+    name = "in memory" if isinstance(example.image, Image.Image) else str(example.image)
+    return ValueError(f"example {example.id!r}: cannot read image {name}: {error}")

@@ -27,7 +27,8 @@ def charged_km(distance_km: np.ndarray) -> np.ndarray:
 
 def accuracy_within(distance_km: np.ndarray, threshold_km: float) -> np.ndarray:
     """(N,) 1.0 where the distance is at most the threshold, else 0.0; NaN counts as a miss."""
-    return (charged_km(distance_km) <= threshold_km).astype(np.float64)
+    # NaN <= anything is False
+    return (distance_km <= threshold_km).astype(np.float64)
 
 
 def geoscore(distance_km: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from geogrpo.config import OptimizerConfig
-from geogrpo.distributed import all_max, all_sum
+from geogrpo.distributed import all_gather_list, all_max
 from geogrpo.policy.model import Policy
 from geogrpo.policy.packing import Group, pack, split_by_budget
 from geogrpo.types import PackedBatch
@@ -21,16 +21,21 @@ TokenLoss = Callable[[list[int], PackedBatch, Tensor, Tensor], tuple[Tensor, dic
 """(indices of the row's groups, row, (S,) log-probs, (S,) entropy) -> (S,) loss, and (S,) tensors to average."""
 
 
+_LOSS, _COUNT = "__loss__", "__count__"
+
+
 @dataclass(frozen=True)
 class UpdateResult:
-    """What one optimizer step did."""
+    """What one optimizer step did, over all ranks."""
 
-    means: dict[str, float]
-    """Token means over all ranks: loss and whatever the token loss reports."""
+    loss: float
+    """Sum of the token losses divided by num_valid_tokens."""
+    token_means: dict[str, float]
+    """What the token loss reports, averaged over the tokens trained; empty when there were none."""
     grad_norm: float
     """Global norm before clipping."""
     num_trained_tokens: int
-    """Target tokens that went through a backward pass, all ranks."""
+    """Target tokens that went through a backward pass."""
 
 
 def make_optimizer(policy: Policy, config: OptimizerConfig) -> torch.optim.AdamW:
@@ -80,26 +85,26 @@ def update(
         if indices:
             loss, metrics = token_loss(indices, batch, logprobs, entropy)
             (loss.sum() / num_valid_tokens).backward()
-            metrics = {"loss": loss.detach(), "num_trained_tokens": torch.ones_like(loss), **metrics}
-            for name, values in metrics.items():
-                sums[name] = sums.get(name, 0.0) + float(values.double().sum())
+            metrics = {**metrics, _LOSS: loss.detach(), _COUNT: torch.ones_like(loss)}
+            _add(sums, {name: float(values.double().sum()) for name, values in metrics.items()})
         else:
             (logprobs.sum() * 0.0).backward()
-    totals = _sum_over_ranks(sums)
-    num_trained = int(totals.pop("num_trained_tokens", 0))
+    # Gathered, not reduced: a rank without rows has no names to reduce.
+    totals: dict[str, float] = {}
+    for part in all_gather_list([sums]):
+        _add(totals, part)
+    loss_sum, num_trained = totals.pop(_LOSS, 0.0), totals.pop(_COUNT, 0.0)
     grad_norm = 0.0
     if num_trained > 0:
         grad_norm = _clip(policy, max_grad_norm)
         optimizer.step()
-    means = {name: total / max(1, num_valid_tokens) for name, total in totals.items()}
-    return UpdateResult(means, grad_norm, num_trained)
+    means = {name: total / num_trained for name, total in totals.items()}
+    return UpdateResult(loss_sum / num_valid_tokens, means, grad_norm, int(num_trained))
 
 
-def _sum_over_ranks(sums: dict[str, float]) -> dict[str, float]:
-    # A rank without rows has no names of its own; all ranks must reduce the same vector.
-    names = sorted({"loss", "num_trained_tokens", "entropy", "kl", "clip_ratio"} | set(sums))
-    totals = all_sum(torch.tensor([sums.get(name, 0.0) for name in names], dtype=torch.float64))
-    return dict(zip(names, totals.tolist(), strict=True))
+def _add(totals: dict[str, float], values: dict[str, float]) -> None:
+    for name, value in values.items():
+        totals[name] = totals.get(name, 0.0) + value
 
 
 def _clip(policy: Policy, max_grad_norm: float) -> float:

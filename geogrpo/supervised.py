@@ -72,8 +72,8 @@ def train_supervised(
         seconds = time.perf_counter() - started
         on_step(
             {
-                "loss": result.means["loss"],
-                "entropy": result.means["entropy"],
+                "loss": result.loss,
+                **result.token_means,
                 "grad_norm": result.grad_norm,
                 "learning_rate": optimizer.param_groups[0]["lr"],
                 "num_tokens": progress.num_tokens,

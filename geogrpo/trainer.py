@@ -111,7 +111,7 @@ def train_grpo(
             policy,
             optimizer,
             [groups[i] for i in trained],
-            _token_loss(config, advantages[trained], reference),
+            _token_loss(config, advantages[trained], [rollouts.logprobs[i] for i in trained], reference),
             dummy=dummy,
             num_valid_tokens=max(1, num_tokens),
             temperature=config.sampling.temperature,
@@ -147,8 +147,16 @@ def _groups_to_train(rewards: Tensor, beta: float) -> list[int]:
     return list(range(len(rewards))) if beta > 0 else has_signal(rewards).nonzero().flatten().tolist()
 
 
-def _token_loss(config: GRPOConfig, advantages: Tensor, reference: Policy | None) -> TokenLoss:
-    """The loss of a packed row, given the (P, G) advantages of the groups that are trained."""
+def _token_loss(
+    config: GRPOConfig, advantages: Tensor, sampled_logprobs: list[list[Tensor]], reference: Policy | None
+) -> TokenLoss:
+    """The loss of a packed row.
+
+    Args:
+        advantages: (P, G) of the groups that are trained.
+        sampled_logprobs: the sampler's own, of the same groups.
+        reference: for the KL, or None.
+    """
     loss_function = find_loss(config.loss.name)
 
     def token_loss(
@@ -160,8 +168,14 @@ def _token_loss(config: GRPOConfig, advantages: Tensor, reference: Policy | None
                 ref_logprobs, _ = reference(batch, config.sampling.temperature)
         per_token = advantages[indices].flatten()[batch.target_completion].to(logprobs.device)
         losses = loss_function(logprobs, None, ref_logprobs, per_token, config.loss)
-        metrics = {"entropy": entropy.detach(), "kl": losses.kl, "clip_ratio": losses.is_clipped.float()}
-        return losses.loss, metrics
+        sampled = torch.cat([row for i in indices for row in sampled_logprobs[i]]).to(logprobs.device)
+        return losses.loss, {
+            "entropy": entropy.detach(),
+            "kl": losses.kl,
+            "clip_ratio": losses.is_clipped.float(),
+            # What the sampler and the trainer disagree about; 0 but for rounding.
+            "sampling/sampling_logp_difference/mean": (logprobs.detach() - sampled).abs(),
+        }
 
     return token_loss
 
@@ -201,7 +215,8 @@ def _number(value: Tensor) -> float | None:
 def _step_metrics(completions: list[dict[str, Any]], result: UpdateResult) -> dict[str, float]:
     """Metrics under TRL's names, over the completions of all ranks."""
     if not completions:
-        return {"loss": result.means["loss"], "grad_norm": result.grad_norm, "reward": float("nan")}
+        # Every image of the step was unreadable.
+        return {"reward": float("nan")}
     groups: dict[tuple[int, str], list[float]] = {}
     group_number = -1
     for record in completions:
@@ -212,11 +227,9 @@ def _step_metrics(completions: list[dict[str, Any]], result: UpdateResult) -> di
         "reward": float(rewards.mean()),
         "reward_std": float(rewards.std(-1).mean()),
         "frac_reward_zero_std": float((~has_signal(rewards)).double().mean()),
-        "loss": result.means["loss"],
-        "kl": result.means["kl"],
-        "entropy": result.means["entropy"],
-        "clip_ratio": result.means["clip_ratio"],
+        "loss": result.loss,
         "grad_norm": result.grad_norm,
+        **result.token_means,
         "parse_rate": _mean([record["distance_km"] is not None for record in completions]),
         "completions/mean_length": _mean([record["num_tokens"] for record in completions]),
         "completions/clipped_ratio": _mean([not record["is_finished"] for record in completions]),

@@ -17,11 +17,15 @@ SCALES = ("group", "batch", "none")
 # Deviation of 0, 0, 1, 1 around 1/2 with n - 1 in the denominator
 DEVIATION = math.sqrt(1 / 3)
 
-REWARDS = st.integers(2, 6).flatmap(
-    lambda group_size: st.lists(
-        st.lists(st.floats(0, 1), min_size=group_size, max_size=group_size), min_size=1, max_size=5
+REWARDS = (
+    st.integers(2, 6)
+    .flatmap(
+        lambda group_size: st.lists(
+            st.lists(st.floats(0, 1), min_size=group_size, max_size=group_size), min_size=1, max_size=5
+        )
     )
-).map(lambda rows: torch.tensor(rows, dtype=torch.float64))
+    .map(lambda rows: torch.tensor(rows, dtype=torch.float64))
+)
 
 
 @pytest.mark.parametrize(

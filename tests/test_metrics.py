@@ -92,9 +92,7 @@ def test_the_median_charges_answers_without_coordinates() -> None:
 @pytest.mark.parametrize("statistic", ["mean", "median"])
 @settings(deadline=None)
 @given(distances=DISTANCES, seed=st.integers(0, 9))
-def test_the_interval_is_ordered_and_lies_within_the_values(
-    statistic: str, distances: np.ndarray, seed: int
-) -> None:
+def test_the_interval_is_ordered_and_lies_within_the_values(statistic: str, distances: np.ndarray, seed: int) -> None:
     estimate = bootstrap(distances, num_samples=100, seed=seed, statistic=statistic)
     # A mean of equal numbers is off by their rounding.
     slack = 1e-12 * distances.max()

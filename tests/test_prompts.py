@@ -162,7 +162,8 @@ def test_any_text_gives_an_answer_in_range_or_a_problem(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "piece", ["(", "1", " ", "\n", "(1", "(1,", "(1.", "( ", "(1 ", "-", "(-", "Country:", "Country: ", "City: x\n", "()"]
+    "piece",
+    ["(", "1", " ", "\n", "(1", "(1,", "(1.", "( ", "(1 ", "-", "(-", "Country:", "Country: ", "City: x\n", "()"],
 )
 def test_hostile_text_takes_linear_time(piece: str) -> None:
     text = piece * 200_000

@@ -34,7 +34,9 @@ def is_held_out(latlon_deg: np.ndarray, fraction: float) -> np.ndarray:
     bits = cell.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return (bits ^ (bits >> np.uint64(31))) < np.uint64(int(fraction * 2**63) * 2)
+    bits ^= bits >> np.uint64(31)
+    # The upper 53 bits as a number in [0, 1), exactly
+    return (bits >> np.uint64(11)) * 2.0**-53 < fraction
 
 
 def split_by_cell(examples: Sequence[Example], fraction: float) -> Splits:

@@ -11,7 +11,7 @@ from typing import Any
 
 from geogrpo.config import DataConfig
 from geogrpo.data.holdout import Splits, split_by_cell
-from geogrpo.images import check_image_files
+from geogrpo.images import check_image_file
 from geogrpo.regions.chain import fill_regions
 from geogrpo.regions.index import default_index
 from geogrpo.types import Example
@@ -21,16 +21,16 @@ LON_KEYS = ("lon", "longitude", "lng", "LON", "Longitude")
 
 
 def read_jsonl(path: str | Path) -> list[Example]:
-    """Every line's example, in order.
+    """Every line's example, in order; of the images only the headers are read.
 
     Raises:
-        ValueError: naming file and line, on anything that is not a valid example.
+        ValueError: naming file and line, on anything that is not a valid example with an image file.
     """
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path}: no such file.")
     examples = []
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if line.strip():
                 examples.append(_parse_line(line, f"{path}:{number}", path.parent))
@@ -39,9 +39,11 @@ def read_jsonl(path: str | Path) -> list[Example]:
     return examples
 
 
-def _parse_line(line: str, where: str, folder: Path) -> Example:
+def _parse_line(line: bytes, where: str, folder: Path) -> Example:
     try:
-        record = json.loads(line)
+        record = json.loads(line.decode("utf-8").strip())
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where}: not UTF-8 text ({error.reason} at byte {error.start}).") from error
     except json.JSONDecodeError as error:
         raise ValueError(f"{where}: not valid JSON ({error.msg} at column {error.colno}).") from error
     if not isinstance(record, dict):
@@ -53,7 +55,9 @@ def _parse_line(line: str, where: str, folder: Path) -> Example:
     names = {level: record.pop(level, None) for level in ("country", "state", "city")}
     example_id = str(record.pop("id", image))
     try:
-        return Example(example_id, folder / image, latlon_deg, **names, columns=record)
+        example = Example(example_id, folder / image, latlon_deg, **names, columns=record)
+        check_image_file(example)
+        return example
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
 
@@ -65,7 +69,10 @@ def _pop_degrees(record: dict[str, Any], keys: tuple[str, ...], where: str) -> f
             # bool is an int in Python; a coordinate of true is a mistake
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise ValueError(f"{where}: key {key!r} must be a number in degrees, got {value!r}.")
-            return float(value)
+            try:
+                return float(value)
+            except OverflowError as error:
+                raise ValueError(f"{where}: key {key!r} must be a number in degrees, got one too large.") from error
     raise ValueError(f"{where}: key {keys[0]!r} is missing (also accepted: {', '.join(keys[1:])}).")
 
 
@@ -75,9 +82,6 @@ def load_jsonl(config: DataConfig, seed: int) -> Splits:
     if config.path is None:
         raise ValueError("data.path must name a JSONL file when data.name is jsonl.")
     examples = fill_regions(read_jsonl(config.path), default_index())
-    check_image_files(examples)
     if config.test_path is None:
         return split_by_cell(examples, config.test_fraction)
-    test = fill_regions(read_jsonl(config.test_path), default_index())
-    check_image_files(test)
-    return Splits(train=examples, test=test)
+    return Splits(train=examples, test=fill_regions(read_jsonl(config.test_path), default_index()))

@@ -7,9 +7,10 @@ from PIL import ExifTags, Image
 
 from geogrpo.config import DataConfig
 from geogrpo.data.holdout import Splits, split_by_cell
+from geogrpo.images import UNREADABLE
 from geogrpo.regions.chain import fill_regions
 from geogrpo.regions.index import default_index
-from geogrpo.types import Example
+from geogrpo.types import Example, check_latlon
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ def gps_latlon_deg(path: str | Path) -> tuple[float, float] | None:
     try:
         with Image.open(path) as picture:
             gps = picture.getexif().get_ifd(ExifTags.IFD.GPSInfo)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except UNREADABLE as error:
         raise ValueError(f"{path}: cannot be read as an image: {error}") from error
     if ExifTags.GPS.GPSLatitude not in gps or ExifTags.GPS.GPSLongitude not in gps:
         return None
@@ -33,7 +34,9 @@ def gps_latlon_deg(path: str | Path) -> tuple[float, float] | None:
     lon_deg = _degrees(gps[ExifTags.GPS.GPSLongitude], path)
     south = gps.get(ExifTags.GPS.GPSLatitudeRef, "N") == "S"
     west = gps.get(ExifTags.GPS.GPSLongitudeRef, "E") == "W"
-    return (-lat_deg if south else lat_deg, -lon_deg if west else lon_deg)
+    latlon_deg = (-lat_deg if south else lat_deg, -lon_deg if west else lon_deg)
+    check_latlon(latlon_deg, f"{path}: EXIF GPS")
+    return latlon_deg
 
 
 def _degrees(parts: object, path: str | Path) -> float:

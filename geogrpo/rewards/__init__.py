@@ -85,8 +85,9 @@ def score(rollouts: Rollouts, rewards: Mapping[str, Reward], config: RewardConfi
     """
     num_prompts = len(rollouts.prompts)
     group_size = len(rollouts.texts[0]) if rollouts.texts else 0
-    columns = _columns(rollouts)
-    prompts, completions = columns.pop("prompt"), columns.pop("completion")
+    prompts = [p.question for p, group in zip(rollouts.prompts, rollouts.texts, strict=True) for _ in group]
+    completions = [text for group in rollouts.texts for text in group]
+    columns = _columns(rollouts, completions)
     components = {
         name: _checked(name, reward(prompts, completions, **columns), len(completions)).view(num_prompts, group_size)
         for name, reward in rewards.items()
@@ -105,17 +106,14 @@ def score(rollouts: Rollouts, rewards: Mapping[str, Reward], config: RewardConfi
     )
 
 
-def _columns(rollouts: Rollouts) -> dict[str, list]:
-    """One entry per completion, prompt-major."""
+def _columns(rollouts: Rollouts, completions: list[str]) -> dict[str, list]:
+    """One entry per completion, prompt-major. Ours win over columns of the examples with the same name."""
     examples = [p.example for p, texts in zip(rollouts.prompts, rollouts.texts, strict=True) for _ in texts]
-    texts = [text for group in rollouts.texts for text in group]
-    predictions = [parse_completion(text) for text in texts]
+    predictions = [parse_completion(text) for text in completions]
     columns: dict[str, list] = {}
-    for key in {key for example in examples for key in example.columns}:
+    for key in {key for example in examples for key in example.columns} - {"prompts", "completions"}:
         columns[key] = [example.columns.get(key) for example in examples]
     return columns | {
-        "prompt": [p.question for p, group in zip(rollouts.prompts, rollouts.texts, strict=True) for _ in group],
-        "completion": texts,
         "completion_ids": [ids.tolist() for group in rollouts.token_ids for ids in group],
         "prediction": predictions,
         "example_id": [example.id for example in examples],

@@ -63,31 +63,29 @@ class TokenLogprobs(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         weight_f32 = weight.float()
         logprobs = hidden.new_empty(hidden.shape[0], dtype=torch.float32)
-        logsumexp, entropy = torch.empty_like(logprobs), torch.empty_like(logprobs)
+        entropy = torch.empty_like(logprobs)
         for rows in _row_chunks(hidden.shape[0], weight.shape[0]):
-            logits = _chunk_logits(hidden[rows], weight_f32, inv_temperature, forbidden_ids)
-            logsumexp[rows] = logits.logsumexp(-1)
-            logprobs[rows] = logits.gather(-1, target_ids[rows, None]).squeeze(-1) - logsumexp[rows]
-            probs = (logits - logsumexp[rows, None]).exp_()
-            entropy[rows] = logsumexp[rows] - (probs * _finite(logits, forbidden_ids)).sum(-1)
-        ctx.save_for_backward(hidden, weight, target_ids, logsumexp, entropy, forbidden_ids)
+            all_logprobs = _all_logprobs(hidden[rows], weight_f32, inv_temperature, forbidden_ids)
+            logprobs[rows] = all_logprobs.gather(-1, target_ids[rows, None]).squeeze(-1)
+            probs = all_logprobs.exp()
+            entropy[rows] = -(probs * _finite(all_logprobs, forbidden_ids)).sum(-1)
+        ctx.save_for_backward(hidden, weight, target_ids, entropy, forbidden_ids)
         ctx.inv_temperature = inv_temperature
         return logprobs, entropy
 
     @staticmethod
     def backward(ctx: Any, grad_logprobs: Tensor, grad_entropy: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, target_ids, logsumexp, entropy, forbidden_ids = ctx.saved_tensors
+        hidden, weight, target_ids, entropy, forbidden_ids = ctx.saved_tensors
         needs_hidden, needs_weight = ctx.needs_input_grad[:2]
         weight_f32 = weight.float()
         grad_hidden = torch.empty_like(hidden) if needs_hidden else None
         grad_weight = torch.zeros_like(weight_f32) if needs_weight else None
         for rows in _row_chunks(hidden.shape[0], weight.shape[0]):
-            logits = _chunk_logits(hidden[rows], weight_f32, ctx.inv_temperature, forbidden_ids)
-            logits -= logsumexp[rows, None]
-            probs = logits.exp()
+            all_logprobs = _all_logprobs(hidden[rows], weight_f32, ctx.inv_temperature, forbidden_ids)
+            probs = all_logprobs.exp()
             # d entropy / d logits = -p (log p + entropy); d logprob / d logits = onehot - p
-            logits = _finite(logits, forbidden_ids).add_(entropy[rows, None])
-            grad = probs.neg_().mul_(logits.mul_(grad_entropy[rows, None]).add_(grad_logprobs[rows, None]))
+            surprise = _finite(all_logprobs, forbidden_ids).add_(entropy[rows, None])
+            grad = probs.neg_().mul_(surprise.mul_(grad_entropy[rows, None]).add_(grad_logprobs[rows, None]))
             grad.scatter_add_(-1, target_ids[rows, None], grad_logprobs[rows, None])
             grad.mul_(ctx.inv_temperature)
             if forbidden_ids is not None:
@@ -104,14 +102,17 @@ def _row_chunks(num_rows: int, vocab_size: int) -> list[slice]:
     return [slice(start, min(start + step, num_rows)) for start in range(0, num_rows, step)]
 
 
-def _chunk_logits(hidden: Tensor, weight_f32: Tensor, inv_temperature: float, forbidden_ids: Tensor | None) -> Tensor:
+def _all_logprobs(hidden: Tensor, weight_f32: Tensor, inv_temperature: float, forbidden_ids: Tensor | None) -> Tensor:
     logits = (hidden.float() @ weight_f32.T).mul_(inv_temperature)
-    return logits if forbidden_ids is None else logits.index_fill_(-1, forbidden_ids, -torch.inf)
+    if forbidden_ids is not None:
+        logits.index_fill_(-1, forbidden_ids, -torch.inf)
+    # Not logits minus a logsumexp: that loses the digits that all logits of a row have in common.
+    return logits.log_softmax(-1)
 
 
-def _finite(logits: Tensor, forbidden_ids: Tensor | None) -> Tensor:
-    # 0 * -inf is NaN: where the probability is an exact 0 the logit must be finite.
-    return logits if forbidden_ids is None else logits.index_fill_(-1, forbidden_ids, 0.0)
+def _finite(all_logprobs: Tensor, forbidden_ids: Tensor | None) -> Tensor:
+    # 0 * -inf is NaN: where the probability is an exact 0 the log must be finite.
+    return all_logprobs if forbidden_ids is None else all_logprobs.index_fill_(-1, forbidden_ids, 0.0)
 
 
 def haversine_km(a_latlon_deg: Tensor, b_latlon_deg: Tensor) -> Tensor:

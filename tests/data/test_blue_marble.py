@@ -12,7 +12,7 @@ from geogrpo.data.holdout import Splits, is_held_out
 from geogrpo.types import Example
 
 WIDTH, HEIGHT = 5400, 2700
-CONFIG = DataConfig(num_test=0)
+CONFIG = DataConfig(num_test=0, max_shift_deg=0.5, test_fraction=0.1)
 
 
 @pytest.fixture(scope="module")

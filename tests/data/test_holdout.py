@@ -37,7 +37,7 @@ def test_the_share_of_cells_is_the_fraction(fraction: float) -> None:
 def test_the_share_is_the_same_in_every_part_of_the_world(axis: int) -> None:
     held_out = is_held_out(corners(), 0.5).reshape(180, 360)
     shares = held_out.mean(axis=axis)
-    # A hash that repeats along rows or columns would give whole lines one side. Six deviations: 540 lines are looked at.
+    # A hash that repeats along rows or columns would give whole lines one side. Six deviations: there are 540 lines.
     assert np.abs(shares - 0.5).max() <= 6 * math.sqrt(0.25 / held_out.shape[axis])
 
 

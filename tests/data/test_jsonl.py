@@ -19,6 +19,8 @@ GOOD = '{"image": "a.png", "lat": 1.5, "lon": 2.5}'
 
 
 def write(folder: Path, *lines: str) -> Path:
+    """A JSONL file, and the picture its good lines name."""
+    Image.new("RGB", (4, 4)).save(folder / "a.png")
     path = folder / "examples.jsonl"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
@@ -31,13 +33,17 @@ def write_records(folder: Path, records: list[dict[str, Any]]) -> Path:
 
 
 def test_lines_become_examples_in_order(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for name in ("photos/paris.jpg", "b.jpg"):
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    elsewhere = str(tmp_path / "b.jpg")
     path = write(
         tmp_path,
         '{"image": "photos/paris.jpg", "lat": 48.8584, "lon": 2.2945, "country": "France", "state": "Île-de-France",'
         ' "city": "Paris", "id": 17, "hint": "tower", "score": [1, 2]}',
         "",
         "   ",
-        '{"image": "/elsewhere/b.jpg", "lat": -90, "lon": 180}',
+        json.dumps({"image": elsewhere, "lat": -90, "lon": 180}),
     )
     assert read_jsonl(path) == [
         Example(
@@ -49,7 +55,7 @@ def test_lines_become_examples_in_order(tmp_path: Path) -> None:
             "Paris",
             {"hint": "tower", "score": [1, 2]},
         ),
-        Example("/elsewhere/b.jpg", Path("/elsewhere/b.jpg"), (-90.0, 180.0)),
+        Example(elsewhere, Path(elsewhere), (-90.0, 180.0)),
     ]
 
 
@@ -86,7 +92,7 @@ def test_coordinates_go_by_several_names(tmp_path: Path, lat_key: str, lon_key: 
             '{"image": "a.png", "lat": 91, "lon": 2.5}',
             r"latitude must be a number in \[-90, 90\], got 91\.0\. Are latitude and longitude swapped\?",
         ),
-        (f'{{"image": "a.png", "lat": 1{"0" * 400}, "lon": 2.5}}', "latitude must be a number"),
+        (f'{{"image": "a.png", "lat": 1{"0" * 400}, "lon": 2.5}}', "lat.* must be a number"),
     ],
 )
 def test_a_bad_line_is_named_with_file_and_number(tmp_path: Path, line: str, message: str) -> None:
@@ -98,8 +104,9 @@ def test_a_bad_line_is_named_with_file_and_number(tmp_path: Path, line: str, mes
 
 def test_a_file_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
     path = tmp_path / "latin.jsonl"
-    path.write_bytes('{"image": "é.png", "lat": 1, "lon": 2}\n'.encode("latin-1"))
-    with pytest.raises(ValueError, match=re.escape(str(path))):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    path.write_bytes(f'{GOOD}\n{{"image": "é.png", "lat": 1, "lon": 2}}\n'.encode("latin-1"))
+    with pytest.raises(ValueError, match=re.escape(f"{path}:2: ")):
         read_jsonl(path)
 
 
@@ -126,6 +133,7 @@ def test_a_missing_or_broken_image_is_found_before_training(tmp_path: Path, cont
     with pytest.raises(ValueError, match=r"example '1\.png': cannot read image ") as error:
         load_jsonl(DataConfig(name="jsonl", path=str(path)), seed=0)
     assert str(tmp_path / "1.png") in str(error.value)
+    assert str(error.value).startswith(f"{path}:2: ")
 
 
 def test_cells_of_the_file_are_held_out_and_regions_filled(tmp_path: Path) -> None:
@@ -167,7 +175,9 @@ def test_an_unknown_dataset_is_rejected_with_the_known_ones() -> None:
         load_dataset(DataConfig(name="json"), seed=0)
 
 
-@pytest.mark.parametrize(("held_out", "message"), [(False, "no held-out examples. Set data.test_path"), (True, "no training examples")])
+@pytest.mark.parametrize(
+    ("held_out", "message"), [(False, "no held-out examples. Set data.test_path"), (True, "no training examples")]
+)
 def test_an_empty_split_says_which_and_what_to_do(tmp_path: Path, held_out: bool, message: str) -> None:
     lons = [float(lon) for lon in range(-180, 180) if bool(is_held_out([(0.0, lon)], 0.5)[0]) == held_out][:3]
     path = write_records(tmp_path, [{"image": f"{lon}.png", "lat": 0.0, "lon": lon} for lon in lons])

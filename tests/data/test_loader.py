@@ -56,14 +56,14 @@ def test_every_epoch_and_every_seed_has_an_order_of_its_own() -> None:
 
 @pytest.mark.parametrize("per_step", [1, 7, 50, 120])
 def test_the_order_does_not_depend_on_the_size_of_a_step(per_step: int) -> None:
-    stream = [index for step in range(0, 240 // per_step) for index in step_indices(50, per_step, 3, step)]
+    stream = [index for step in range(240 // per_step) for index in step_indices(50, per_step, 3, step)]
     expected = [index for epoch in range(5) for index in step_indices(50, 50, 3, epoch)]
     assert stream == expected[: len(stream)]
 
 
 def test_batches_do_not_depend_on_where_a_run_started() -> None:
     examples = [example(i) for i in range(10)]
-    from_the_start = run(examples, range(0, 9))
+    from_the_start = run(examples, range(9))
     assert [len(batch[0]) for batch in from_the_start] == [4] * 9
     for start in (1, 4, 8):
         assert run(examples, range(start, 9)) == from_the_start[start:]
@@ -71,7 +71,7 @@ def test_batches_do_not_depend_on_where_a_run_started() -> None:
 
 
 def test_batches_hold_the_examples_of_their_step_in_order() -> None:
-    for step, (reds, positions, skipped) in enumerate(run([example(i) for i in range(10)], range(0, 6), seed=2)):
+    for step, (reds, positions, skipped) in enumerate(run([example(i) for i in range(10)], range(6), seed=2)):
         assert reds == step_indices(10, 4, 2, step)
         assert positions == [0, 1, 2, 3]
         assert skipped == []
@@ -92,13 +92,15 @@ def test_a_broken_picture_is_skipped_and_named_and_the_others_keep_their_positio
 
 def test_a_broken_picture_changes_nothing_for_the_rest_of_a_run(tmp_path: Path) -> None:
     examples = [example(i) for i in range(10)]
-    intact = run(examples, range(0, 5))
+    intact = run(examples, range(5))
     broken = tmp_path / "broken.jpg"
     broken.write_text("not a picture")
-    with_broken = run([*examples[:7], example(7, broken), *examples[8:]], range(0, 5))
+    with_broken = run([*examples[:7], example(7, broken), *examples[8:]], range(5))
     num_skipped = 0
     for (reds, positions, _), (left, kept, skipped) in zip(intact, with_broken, strict=True):
-        assert dict(zip(kept, left, strict=True)) == {p: red for p, red in zip(positions, reds, strict=True) if red != 7}
+        assert dict(zip(kept, left, strict=True)) == {
+            p: red for p, red in zip(positions, reds, strict=True) if red != 7
+        }
         num_skipped += len(skipped)
     # 20 draws from 10 examples are two epochs.
     assert num_skipped == 2

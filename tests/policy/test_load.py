@@ -20,6 +20,7 @@ from geogrpo.config import ModelConfig
 from geogrpo.policy.load import forbidden_ids, load_policy, load_processor
 from geogrpo.policy.packing import Group, pack
 from geogrpo.policy.processing import Processor
+from geogrpo.rollout.native import NativeEngine
 from geogrpo.types import Example
 
 
@@ -85,7 +86,9 @@ def test_max_pixels_bounds_the_image_tokens(tiny_folder: Path, examples: list[Ex
     assert processor.encode_prompt(examples[0]).image_grid_thw.prod() // 4 == 4
 
 
-def test_qwen3_vl_packs_like_its_dense_self(tiny_folder: Path, tmp_path: Path, examples: list[Example]) -> None:
+def test_qwen3_vl_packs_like_its_dense_self_and_samples_what_it_trains(
+    tiny_folder: Path, tmp_path: Path, examples: list[Example]
+) -> None:
     """Another family through the same code: deep image features enter several layers."""
     shutil.copytree(tiny_folder, tmp_path, dirs_exist_ok=True)
     source = json.loads((tiny_folder / "config.json").read_text())
@@ -136,3 +139,9 @@ def test_qwen3_vl_packs_like_its_dense_self(tiny_folder: Path, tmp_path: Path, e
             logits = logits.index_fill(-1, policy.forbidden_ids, -torch.inf)
             expected.append(logits.log_softmax(-1).gather(-1, answer[:, None]).squeeze(-1))
     torch.testing.assert_close(logprobs, torch.cat(expected), rtol=1e-5, atol=1e-5)
+    rollouts = NativeEngine(processor).sample(
+        policy, prompts, group_size=2, temperature=1.0, max_new_tokens=6, seeds=[(i,) for i in range(len(prompts))]
+    )
+    sampled = torch.cat([row for group in rollouts.logprobs for row in group])
+    groups = [Group(prompt, ids) for prompt, ids in zip(prompts, rollouts.token_ids, strict=True)]
+    torch.testing.assert_close(sampled, policy(pack(groups))[0].detach(), rtol=1e-5, atol=1e-5)

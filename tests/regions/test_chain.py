@@ -84,9 +84,9 @@ def test_every_places_chain_is_read_back(start: int) -> None:
         assert prediction.latlon_deg == tuple(round(value, 2) for value in latlon_deg)
 
 
-NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Zs", "Zl", "Zp"]), min_size=1, max_size=9).filter(
-    lambda name: "(" not in name
-)
+NAMES = st.text(
+    st.characters(codec="utf-8", exclude_categories=["Cc", "Zs", "Zl", "Zp"]), min_size=1, max_size=9
+).filter(lambda name: "(" not in name)
 
 
 @settings(deadline=None)

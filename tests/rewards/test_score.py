@@ -142,7 +142,7 @@ def test_a_custom_reward_gets_whole_columns_one_entry_per_completion() -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["prompt", "completion", "prompts", "completions", "distance_km", "latlon_deg"])
+@pytest.mark.parametrize("name", ["prompts", "completions", "distance_km", "latlon_deg"])
 def test_a_column_of_the_examples_never_replaces_what_every_reward_gets(name: str) -> None:
     seen: dict[str, Any] = {}
 
@@ -156,6 +156,19 @@ def test_a_column_of_the_examples_never_replaces_what_every_reward_gets(name: st
     assert seen["completions"] == ["(0, 0)"]
     assert seen["distance_km"] == [0.0]
     assert seen["latlon_deg"] == [ORIGIN]
+
+
+@pytest.mark.parametrize("name", ["prompt", "completion", "solution"])
+def test_any_other_column_is_passed_by_its_name(name: str) -> None:
+    seen: list[Any] = []
+
+    def spy(prompts: list[str], completions: list[str], **columns: Any) -> list[float]:
+        seen.append(columns.get(name))
+        return [1.0, 1.0]
+
+    group = rollouts([example("a", ORIGIN, {name: "mine"})], [["(0, 0)", ""]])
+    score_with(RewardConfig(weights={"spy": 1.0}, gate=None), group, spy=spy)
+    assert seen == [["mine", "mine"]]
 
 
 def test_no_rollouts_score_nothing() -> None:

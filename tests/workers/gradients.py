@@ -57,6 +57,8 @@ result = update(
 )
 gradients = {name: p.grad.full_tensor() for name, p in policy.named_parameters() if p.grad is not None}
 if is_main():
-    torch.save({"gradients": gradients, "means": result.means, "norm": result.grad_norm}, output)
+    torch.save(
+        {"gradients": gradients, "means": {"loss": result.loss, **result.token_means}, "norm": result.grad_norm}, output
+    )
 dist.barrier()
 dist.destroy_process_group()
