@@ -3,8 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
-# Threads that wait by spinning stall each other when anything else runs on the machine.
-export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: demo test check bench clean
 

@@ -16,6 +16,8 @@ def has_signal(rewards: Tensor) -> Tensor:
     Compares the largest with the smallest exactly. A mean of equal fractions such as 0.9 is not 0.9 in floating
     point, so `reward - mean != 0` would see a signal where there is none.
     """
+    if rewards.numel() == 0:
+        return torch.zeros(len(rewards), dtype=torch.bool)
     return rewards.amax(-1) != rewards.amin(-1)
 
 

@@ -14,7 +14,7 @@ from geogrpo_kernels import EARTH_RADIUS_KM, haversine_km
 
 from geogrpo.config import EvaluationConfig
 from geogrpo.data.loader import encode_all
-from geogrpo.distributed import all_gather_list, shard_slice
+from geogrpo.distributed import all_gather_list, all_max, shard_slice
 from geogrpo.metrics import Estimate, geoscore, summarize
 from geogrpo.policy.model import Policy
 from geogrpo.policy.processing import Processor
@@ -59,8 +59,9 @@ def predict_held_out(
     mine = range(len(examples))[shard_slice(len(examples))]
     predictions: list[HeldOutPrediction] = []
     skipped: list[str] = []
-    for start in range(mine.start, mine.stop, config.batch_size):
-        positions = range(start, min(start + config.batch_size, mine.stop))
+    # As many batches on every rank, some of them empty: sampling gathers parameters together.
+    for batch_number in range(math.ceil(all_max(len(mine)) / config.batch_size)):
+        positions = mine[batch_number * config.batch_size :][: config.batch_size]
         batch = encode_all(examples, positions, processor.encode_prompt, positions)
         skipped += batch.skipped
         sampling: dict[str, Any] = {

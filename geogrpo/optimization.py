@@ -17,8 +17,21 @@ from geogrpo.policy.model import Policy
 from geogrpo.policy.packing import Group, pack, split_by_budget
 from geogrpo.types import PackedBatch
 
-TokenLoss = Callable[[list[int], PackedBatch, Tensor, Tensor], tuple[Tensor, dict[str, Tensor]]]
-"""(indices of the row's groups, row, (S,) log-probs, (S,) entropy) -> (S,) loss, and (S,) tensors to average."""
+
+@dataclass(frozen=True)
+class RowOutput:
+    """What the models say of one packed row, each (S,) float32, nats."""
+
+    logprobs: Tensor
+    """Of the targets, with gradient."""
+    entropy: Tensor
+    """Of the distributions the targets were drawn from, with gradient."""
+    ref_logprobs: Tensor | None
+    """Of the targets under the reference; None without one."""
+
+
+TokenLoss = Callable[[list[int], PackedBatch, RowOutput], tuple[Tensor, dict[str, Tensor]]]
+"""(indices of the row's groups, row, output) -> (S,) loss, and (S,) tensors to average."""
 
 
 _LOSS, _COUNT = "__loss__", "__count__"
@@ -60,6 +73,7 @@ def update(
     token_loss: TokenLoss,
     *,
     dummy: Group,
+    reference: Policy | None = None,
     num_valid_tokens: int,
     temperature: float,
     tokens_per_microbatch: int,
@@ -70,6 +84,7 @@ def update(
     Args:
         groups: this rank's groups.
         dummy: a group whose loss is multiplied by 0, for ranks that have fewer rows than another.
+        reference: frozen policy whose log-probs the loss needs, or None.
         num_valid_tokens: the token count that divides the loss, over all ranks.
         temperature: of the log-probs.
         tokens_per_microbatch: budget of a packed row.
@@ -81,14 +96,15 @@ def update(
     for i in range(all_max(len(rows))):
         indices = rows[i] if i < len(rows) else []
         batch = pack([groups[k] for k in indices] or [dummy])
-        logprobs, entropy = policy(batch, temperature)
+        # Also for the dummy: each forward gathers parameters, and every rank must take part.
+        output = _run_models(policy, reference, batch, temperature)
         if indices:
-            loss, metrics = token_loss(indices, batch, logprobs, entropy)
+            loss, metrics = token_loss(indices, batch, output)
             (loss.sum() / num_valid_tokens).backward()
             metrics = {**metrics, _LOSS: loss.detach(), _COUNT: torch.ones_like(loss)}
             _add(sums, {name: float(values.double().sum()) for name, values in metrics.items()})
         else:
-            (logprobs.sum() * 0.0).backward()
+            (output.logprobs.sum() * 0.0).backward()
     # Gathered, not reduced: a rank without rows has no names to reduce.
     totals: dict[str, float] = {}
     for part in all_gather_list([sums]):
@@ -100,6 +116,15 @@ def update(
         optimizer.step()
     means = {name: total / num_trained for name, total in totals.items()}
     return UpdateResult(loss_sum / num_valid_tokens, means, grad_norm, int(num_trained))
+
+
+def _run_models(policy: Policy, reference: Policy | None, batch: PackedBatch, temperature: float) -> RowOutput:
+    ref_logprobs = None
+    if reference is not None:
+        with torch.no_grad():
+            ref_logprobs, _ = reference(batch, temperature)
+    logprobs, entropy = policy(batch, temperature)
+    return RowOutput(logprobs, entropy, ref_logprobs)
 
 
 def _add(totals: dict[str, float], values: dict[str, float]) -> None:

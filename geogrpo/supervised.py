@@ -13,7 +13,7 @@ from geogrpo.checkpoint import Progress
 from geogrpo.config import SupervisedConfig
 from geogrpo.data.loader import load_batches
 from geogrpo.distributed import all_gather_list, all_sum
-from geogrpo.optimization import learning_rate, update
+from geogrpo.optimization import RowOutput, learning_rate, update
 from geogrpo.policy.model import Policy
 from geogrpo.policy.packing import Group
 from geogrpo.policy.processing import Processor
@@ -85,6 +85,6 @@ def train_supervised(
 
 
 def _negative_log_likelihood(
-    indices: list[int], batch: PackedBatch, logprobs: Tensor, entropy: Tensor
+    indices: list[int], batch: PackedBatch, output: RowOutput
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    return -logprobs, {"entropy": entropy.detach()}
+    return -output.logprobs, {"entropy": output.entropy.detach()}

@@ -24,9 +24,9 @@ from geogrpo.advantages import group_advantages, has_signal
 from geogrpo.checkpoint import Progress
 from geogrpo.config import GRPOConfig
 from geogrpo.data.loader import load_batches
-from geogrpo.distributed import all_gather_list, rank
+from geogrpo.distributed import all_gather_list, all_sum, rank
 from geogrpo.losses import find_loss
-from geogrpo.optimization import TokenLoss, UpdateResult, learning_rate, make_optimizer, update
+from geogrpo.optimization import RowOutput, TokenLoss, UpdateResult, learning_rate, make_optimizer, update
 from geogrpo.policy.model import Policy
 from geogrpo.policy.packing import Group
 from geogrpo.policy.processing import Processor
@@ -102,17 +102,15 @@ def train_grpo(
         sampled = time.perf_counter()
         scores = score(rollouts, chosen_rewards, config.rewards)
         advantages = _advantages_over_ranks(scores.total, config)
-        groups = [Group(*group) for group in zip(rollouts.prompts, rollouts.token_ids, strict=True)]
-        num_tokens = sum(all_gather_list([sum(len(ids) for group in groups for ids in group.completions)]))
         for param_group in optimizer.param_groups:
             param_group["lr"] = learning_rate(step, config.steps, config.optimizer)
-        trained = _groups_to_train(scores.total, config.loss.beta)
+        num_tokens = int(all_sum(torch.tensor(sum(len(ids) for group in rollouts.token_ids for ids in group))))
         result = update(
             policy,
             optimizer,
-            [groups[i] for i in trained],
-            _token_loss(config, advantages[trained], [rollouts.logprobs[i] for i in trained], reference),
+            *_groups_and_loss(rollouts, scores.total, advantages, config),
             dummy=dummy,
+            reference=reference if config.loss.beta > 0 else None,
             num_valid_tokens=max(1, num_tokens),
             temperature=config.sampling.temperature,
             tokens_per_microbatch=tokens_per_microbatch,
@@ -122,9 +120,8 @@ def train_grpo(
         progress.num_tokens += num_tokens
         progress.skipped_images += all_gather_list(batch.skipped)
         completions = all_gather_list(completion_records(progress.step, rollouts, scores, advantages))
-        metrics = _step_metrics(completions, result)
         seconds = time.perf_counter() - started
-        metrics |= {
+        metrics = _step_metrics(completions, result) | {
             "learning_rate": optimizer.param_groups[0]["lr"],
             "num_tokens": progress.num_tokens,
             "num_skipped_images": len(progress.skipped_images),
@@ -139,45 +136,36 @@ def _advantages_over_ranks(rewards: Tensor, config: GRPOConfig) -> Tensor:
     """This rank's (P, G) advantages; a deviation over the step is taken over all ranks."""
     per_rank = all_gather_list([rewards])
     offset = sum(len(part) for part in per_rank[: rank()])
-    return group_advantages(torch.cat(per_rank), config.advantage_scale)[offset : offset + len(rewards)]
+    # A rank whose images were all unreadable has no groups, and no group size either.
+    everything = torch.cat([part for part in per_rank if len(part)] or [rewards])
+    return group_advantages(everything, config.advantage_scale)[offset : offset + len(rewards)]
 
 
-def _groups_to_train(rewards: Tensor, beta: float) -> list[int]:
-    """Groups with a gradient: those with a signal, or all when a KL pulls on every token."""
-    return list(range(len(rewards))) if beta > 0 else has_signal(rewards).nonzero().flatten().tolist()
+def _groups_and_loss(
+    rollouts: Rollouts, rewards: Tensor, advantages: Tensor, config: GRPOConfig
+) -> tuple[list[Group], TokenLoss]:
+    """The groups that have a gradient, and their loss.
 
-
-def _token_loss(
-    config: GRPOConfig, advantages: Tensor, sampled_logprobs: list[list[Tensor]], reference: Policy | None
-) -> TokenLoss:
-    """The loss of a packed row.
-
-    Args:
-        advantages: (P, G) of the groups that are trained.
-        sampled_logprobs: the sampler's own, of the same groups.
-        reference: for the KL, or None.
+    Those are the groups with a signal, or all of them when a KL pulls on every token.
     """
     loss_function = find_loss(config.loss.name)
+    chosen = torch.arange(len(rewards)) if config.loss.beta > 0 else has_signal(rewards).nonzero().flatten()
+    groups = [Group(rollouts.prompts[i], rollouts.token_ids[i]) for i in chosen.tolist()]
 
-    def token_loss(
-        indices: list[int], batch: PackedBatch, logprobs: Tensor, entropy: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        ref_logprobs = None
-        if reference is not None and config.loss.beta > 0:
-            with torch.no_grad():
-                ref_logprobs, _ = reference(batch, config.sampling.temperature)
-        per_token = advantages[indices].flatten()[batch.target_completion].to(logprobs.device)
-        losses = loss_function(logprobs, None, ref_logprobs, per_token, config.loss)
-        sampled = torch.cat([row for i in indices for row in sampled_logprobs[i]]).to(logprobs.device)
+    def token_loss(indices: list[int], batch: PackedBatch, output: RowOutput) -> tuple[Tensor, dict[str, Tensor]]:
+        ids = chosen[indices]
+        per_token = advantages[ids].flatten()[batch.target_completion].to(output.logprobs.device)
+        losses = loss_function(output.logprobs, None, output.ref_logprobs, per_token, config.loss)
+        sampled = torch.cat([row for i in ids.tolist() for row in rollouts.logprobs[i]]).to(per_token.device)
         return losses.loss, {
-            "entropy": entropy.detach(),
+            "entropy": output.entropy.detach(),
             "kl": losses.kl,
             "clip_ratio": losses.is_clipped.float(),
             # What the sampler and the trainer disagree about; 0 but for rounding.
-            "sampling/sampling_logp_difference/mean": (logprobs.detach() - sampled).abs(),
+            "sampling/sampling_logp_difference/mean": (output.logprobs.detach() - sampled).abs(),
         }
 
-    return token_loss
+    return groups, token_loss
 
 
 def completion_records(

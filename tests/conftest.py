@@ -8,13 +8,16 @@ import pytest
 import torch
 from PIL import Image
 
-from geogrpo.config import ModelConfig, TinyModelConfig
-from geogrpo.distributed import init_distributed
+from geogrpo.checkpoint import Progress, export_model
+from geogrpo.config import ModelConfig, OptimizerConfig, SupervisedConfig, TinyModelConfig
+from geogrpo.distributed import init_distributed, load_sharded
+from geogrpo.optimization import make_optimizer
 from geogrpo.policy.load import load_policy, load_processor
 from geogrpo.policy.model import Policy
 from geogrpo.policy.packing import Group
 from geogrpo.policy.processing import Processor
 from geogrpo.policy.tiny import save_tiny_model
+from geogrpo.supervised import train_supervised
 from geogrpo.types import Example
 
 TINY = TinyModelConfig(
@@ -100,6 +103,30 @@ def groups(processor: Processor, examples: list[Example]) -> list[Group]:
         Group(processor.encode_prompt(example), [completions[(i + j * (i + 1)) % len(completions)] for j in range(3)])
         for i, example in enumerate(examples)
     ]
+
+
+@pytest.fixture(scope="session")
+def answering_folder(tmp_path_factory: pytest.TempPathFactory, device: torch.device) -> Path:
+    """A model that answers in chains of region, most of the time: rewards differ within a group."""
+    folder = tmp_path_factory.mktemp("answering_model")
+    save_tiny_model(folder, TINY, list(ANSWERS) * 50, [picture(0, (112, 112))], seed=0)
+    policy, processor = load_sharded(model_config(folder), "short")
+    config = SupervisedConfig(steps=120, examples_per_step=8, optimizer=OptimizerConfig(lr=3e-3, warmup_steps=5))
+    places = [(48.4, -4.5), (-1.3, 36.8), (-33.5, 142.6), (64.1, -21.9)] * 2
+    train_supervised(
+        policy,
+        processor,
+        [Example(f"{i}", picture(i, (56, 56)), place, country="Kenya") for i, place in enumerate(places)],
+        config,
+        optimizer=make_optimizer(policy, config.optimizer),
+        progress=Progress(),
+        decimals=1,
+        tokens_per_microbatch=4096,
+        seed=0,
+        on_step=lambda metrics: None,
+    )
+    export_model(folder, policy, processor)
+    return folder
 
 
 @pytest.fixture(scope="session")

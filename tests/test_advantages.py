@@ -92,6 +92,13 @@ def test_a_batch_of_equal_rewards_is_0(scale: str) -> None:
     assert not group_advantages(torch.full((3, 8), 0.9), scale).any()
 
 
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("shape", [(0, 4), (3, 0), (0, 0)])
+def test_no_rewards_have_no_advantages(shape: tuple[int, int], scale: str) -> None:
+    assert has_signal(torch.zeros(shape)).tolist() == [False] * shape[0]
+    assert torch.equal(group_advantages(torch.zeros(shape, dtype=torch.float64), scale), torch.zeros(shape))
+
+
 def test_the_smallest_difference_is_a_signal() -> None:
     rewards = torch.full((1, 8), 0.9)
     rewards[0, 3] = torch.nextafter(rewards[0, 3], torch.tensor(1.0))

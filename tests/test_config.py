@@ -81,6 +81,8 @@ def test_weights_of_a_recipe_replace_the_default_ones(tmp_path: Path) -> None:
         ("--grpo.rewards.wieghts", "grpo.rewards.weights"),
         ("--nmae", "name"),
         ("--group_size", "grpo.group_size"),
+        ("--supervised.optimizer.lrr", "supervised.optimizer.lr"),
+        ("--grpo.optimizer.lrr", "grpo.optimizer.lr"),
     ],
 )
 @pytest.mark.parametrize("form", ["two words", "one word"])
@@ -206,6 +208,7 @@ def test_a_value_out_of_range_is_rejected_by_its_key(key: str, value: str, expec
         ("grpo.optimizer.warmup_steps", "-1"),
         ("grpo.optimizer.weight_decay", "-0.1"),
         ("grpo.optimizer.final_lr_fraction", "-0.1"),
+        ("grpo.optimizer.final_lr_fraction", "1.5"),
         ("grpo.optimizer.beta1", "1"),
         ("grpo.optimizer.beta2", "-0.5"),
         ("model.tiny.num_heads", "0"),
@@ -248,6 +251,11 @@ def test_a_number_that_is_not_finite_is_rejected(tmp_path: Path, key: str, value
         value = value.replace("nan", ".nan").replace("inf", ".inf")
     with pytest.raises(ValueError, match=re.escape(key.partition(".")[2])):
         load_from(source, tmp_path, key, value)
+
+
+def test_a_weight_that_is_not_finite_is_rejected_by_its_reward(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"grpo\.rewards\.weights\.format must be finite, got nan"):
+        load_from("recipe", tmp_path, "grpo.rewards.weights", "{multiscale: 1, format: .nan}")
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,9 @@ from geogrpo.config import (
     RunConfig,
     SamplingConfig,
     SupervisedConfig,
+    save_config,
 )
+from geogrpo.data.loader import step_indices
 from geogrpo.report.run_log import RunLog, read_metrics
 from geogrpo.run import Run, dry_run
 
@@ -47,13 +49,13 @@ def dataset(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def config(dataset: Path, tiny_folder: Path) -> RunConfig:
+def config(dataset: Path, answering_folder: Path) -> RunConfig:
     return RunConfig(
         name="small",
         output_dir=str(dataset / "runs"),
         checkpoint_every=2,
         tokens_per_microbatch=200,
-        model=ModelConfig(path=str(tiny_folder), dtype="float32"),
+        model=ModelConfig(path=str(answering_folder), dtype="float32"),
         data=DataConfig(name="jsonl", path=str(dataset / "train.jsonl"), test_path=str(dataset / "test.jsonl")),
         answer=AnswerConfig(prompt="short"),
         supervised=SupervisedConfig(steps=4, examples_per_step=4, optimizer=OptimizerConfig(lr=1e-3, warmup_steps=1)),
@@ -116,6 +118,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(
         for folder in (straight.folder, resumed.folder)
     ]
     assert logs[0] == logs[1]
+    assert any(record.get("frac_reward_zero_std") == 0 for record in logs[0])
     for name in ("predictions_supervised.jsonl", "predictions_grpo.jsonl"):
         assert (straight.folder / name).read_text() == (resumed.folder / name).read_text()
 
@@ -179,6 +182,53 @@ def test_a_checkpoint_loads_at_another_world_size(config: RunConfig, tiny_folder
     assert loaded.keys() == expected.keys()
     for name, tensor in expected.items():
         assert torch.equal(loaded[name], tensor), name
+
+
+def test_two_ranks_do_what_one_does(config: RunConfig, dataset: Path, device: torch.device) -> None:
+    """The whole command on two ranks, an image of one of them broken, against one rank in this process."""
+    lines = (dataset / "test.jsonl").read_text().splitlines()
+    (dataset / "three.jsonl").write_text("\n".join(lines[:3]))
+    short = dataclasses.replace(
+        config,
+        supervised=dataclasses.replace(config.supervised, steps=2),
+        # Three held-out images in batches of one: one rank has a batch more than the other.
+        data=dataclasses.replace(config.data, test_path=str(dataset / "three.jsonl")),
+        evaluation=dataclasses.replace(config.evaluation, batch_size=1),
+        grpo=dataclasses.replace(config.grpo, steps=2),
+    )
+    one = Run(short, device, resume=False)
+    two = dataclasses.replace(short, name="two")
+    save_config(two, dataset / "two.yaml")
+    for name in broken_in_first_grpo_step(one):
+        (dataset / name).write_bytes((dataset / name).read_bytes()[:60])
+    one.train()
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "geogrpo.train", "--recipe", str(dataset / "two.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=os.environ, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    folder = Path(two.output_dir) / "two"
+    expected, actual = read_metrics(one.folder), read_metrics(folder)
+    assert [record["step"] for record in actual] == [1, 2, 1, 2]
+    assert expected[2]["num_skipped_images"] > 0
+    not_compared = {"stage", "time_s", "step_s", "sampling_s", "tokens_per_s"}
+    for one_step, two_step in zip(expected, actual, strict=True):
+        for key in one_step.keys() - not_compared:
+            assert two_step[key] == pytest.approx(one_step[key], rel=1e-3, abs=1e-5), key
+    texts = [
+        [json.loads(line)["text"] for line in (path / "completions.jsonl").read_text().splitlines()]
+        for path in (one.folder, folder)
+    ]
+    assert texts[0] == texts[1]
+    predictions = [(path / "predictions_supervised.jsonl").read_text() for path in (one.folder, folder)]
+    assert predictions[0] == predictions[1]
+    assert len(predictions[0].splitlines()) == 3
+
+
+def broken_in_first_grpo_step(run: Run) -> list[str]:
+    """The image that rank 1 of 2 is given in the first GRPO step: alone, so that it has nothing to do."""
+    config = run.config
+    order = step_indices(len(run.splits.train), config.grpo.prompts_per_step, config.seed + 1, 0)
+    return [run.splits.train[order[1]].id]
 
 
 def test_resume_without_a_run_says_so(config: RunConfig, device: torch.device) -> None:

@@ -41,7 +41,7 @@ class NativeEngine:
         max_new_tokens: int,
         seeds: Sequence[tuple[int, ...]],
     ) -> Rollouts:
-        """G completions of every prompt.
+        """G completions of every prompt. Every rank must call this, also without prompts.
 
         Args:
             group_size: completions per prompt, at least 1.
@@ -49,11 +49,14 @@ class NativeEngine:
             max_new_tokens: longest completion, end token included.
             seeds: one per prompt; equal seeds and prompts give equal completions.
         """
-        if not prompts:
-            return Rollouts([], [], [], [], [])
         was_training = policy.training
         policy.eval()
         with torch.no_grad(), gathered_parameters(policy):
+            if not prompts:
+                # The other ranks gather parameters in their prefill: this one must take part.
+                policy.prefill(pack([Group(self._processor.dummy_group().prompt, [])]))
+                policy.train(was_training)
+                return Rollouts([], [], [], [], [])
             token_ids, logprobs, lengths, finished = self._decode(
                 policy, prompts, group_size, temperature, max_new_tokens, seeds
             )

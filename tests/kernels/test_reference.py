@@ -33,6 +33,15 @@ def _new_memory_is_nan() -> Iterator[None]:
     torch.use_deterministic_algorithms(False)
 
 
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Threads that wait for each other on a busy machine make these small sums ten times slower."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(num_threads)
+
+
 def make_inputs(kind: str, vocab_size: int, dtype: torch.dtype = torch.float32) -> Inputs:
     """hidden (T, H), weight (V, H), target_ids (T,); both floats require gradients."""
     hidden = torch.randn(NUM_TOKENS, HIDDEN_SIZE) / HIDDEN_SIZE**0.5

@@ -110,7 +110,10 @@ def test_every_prompt_is_scored_against_its_own_truth() -> None:
 
 
 def test_a_custom_reward_gets_whole_columns_one_entry_per_completion() -> None:
-    examples = [example("a", (1.0, 2.0), {"hint": "sea", "level": 3}), example("b", (3.0, 4.0), {"hint": "hills"})]
+    examples = [
+        example("a", (1.0, 2.0), {"hint": "sea", "level": 3}),
+        example("b", (3.0, 4.0), {"hint": "hills", "note": True}),
+    ]
     texts = [["(0, 0)", "none"], ["Country: X\n(5, 6)", "(7, 8)"]]
     seen: dict[str, Any] = {}
 
@@ -139,6 +142,7 @@ def test_a_custom_reward_gets_whole_columns_one_entry_per_completion() -> None:
         "city": ["a-city", "a-city", "b-city", "b-city"],
         "hint": ["sea", "sea", "hills", "hills"],
         "level": [3, 3, None, None],
+        "note": [None, None, True, True],
     }
 
 

@@ -23,6 +23,9 @@ device = init_distributed()
 config = ModelConfig(path=str(folder))
 processor = load_processor(config, "short")
 policy = shard_policy(load_policy(config, processor.tokenizer), device, torch.float32)
+reference = load_policy(config, processor.tokenizer).requires_grad_(False)
+reference.model.lm_head.weight.mul_(0.9)
+reference = shard_policy(reference, device, torch.float32)
 colors = ("red", "green", "navy", "orange")
 sizes = ((112, 112), (112, 56), (56, 56), (140, 56))
 groups = [
@@ -36,12 +39,12 @@ num_tokens = sum(len(completion) for group in groups for completion in group.com
 mine = shard_slice(len(groups)) if spread == "shared" else slice(0, len(groups) if is_main() else 0)
 
 
-def token_loss(indices, batch, logprobs, entropy):
-    """GRPO with advantages that differ by completion length."""
+def token_loss(indices, batch, output):
+    """GRPO with a KL and with advantages that differ by completion length."""
     lengths = torch.bincount(batch.target_completion)
     advantages = (lengths.float() - 4.0)[batch.target_completion]
-    losses = grpo_loss(logprobs, None, (logprobs - 0.1 * entropy).detach(), advantages, LossConfig(beta=0.1))
-    return losses.loss, {"entropy": entropy.detach(), "kl": losses.kl}
+    losses = grpo_loss(output.logprobs, None, output.ref_logprobs, advantages, LossConfig(beta=0.1))
+    return losses.loss, {"entropy": output.entropy.detach(), "kl": losses.kl}
 
 
 result = update(
@@ -50,6 +53,7 @@ result = update(
     groups[mine],
     token_loss,
     dummy=processor.dummy_group(),
+    reference=reference,
     num_valid_tokens=num_tokens,
     temperature=0.8,
     tokens_per_microbatch=budget,

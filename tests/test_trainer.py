@@ -1,0 +1,121 @@
+"""GRPO learns what it is paid for, and leaves the weights alone where there is nothing to learn."""
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import model_config
+
+from geogrpo.checkpoint import Progress
+from geogrpo.config import GRPOConfig, LossConfig, OptimizerConfig, RewardConfig, SamplingConfig
+from geogrpo.distributed import load_sharded
+from geogrpo.policy.model import Policy
+from geogrpo.policy.processing import Processor
+from geogrpo.trainer import StepRecord, train_grpo
+from geogrpo.types import Example
+
+CONFIG = GRPOConfig(
+    steps=1,
+    prompts_per_step=4,
+    group_size=8,
+    sampling=SamplingConfig(max_new_tokens=30),
+    rewards=RewardConfig(weights={"custom": 1.0}, gate=None),
+    optimizer=OptimizerConfig(lr=1e-3),
+)
+
+
+def southern(prompts: list[str], completions: list[str], *, prediction: list, **columns: Any) -> list[float]:
+    """1 for an answer south of the equator."""
+    return [float(p.latlon_deg is not None and p.latlon_deg[0] < 0) for p in prediction]
+
+
+def constant(prompts: list[str], completions: list[str], **columns: Any) -> list[float]:
+    # 0.9 * 8 / 8 is not 0.9 in floating point: only an exact test of equality sees that there is no signal.
+    return [0.9] * len(completions)
+
+
+@pytest.fixture
+def model(answering_folder: Path) -> tuple[Policy, Processor]:
+    return load_sharded(model_config(answering_folder), "short")
+
+
+def train(model: tuple[Policy, Processor], examples: list[Example], reward: Any, **changes: Any) -> list[StepRecord]:
+    config = dataclasses.replace(CONFIG, **{key: value for key, value in changes.items() if key != "reference"})
+    records: list[StepRecord] = []
+    rewards = {"custom": reward}
+    reference = changes.get("reference")
+    train_grpo(*model, examples, config, rewards=rewards, reference=reference, on_step=records.append)
+    return records
+
+
+def weights(policy: Policy) -> torch.Tensor:
+    return torch.cat([p.detach().full_tensor().flatten() for p in policy.parameters()])
+
+
+def test_the_reward_rises(model: tuple[Policy, Processor], examples: list[Example]) -> None:
+    records = train(model, examples, southern, steps=15)
+    first = sum(record.metrics["reward"] for record in records[:3]) / 3
+    last = sum(record.metrics["reward"] for record in records[-3:]) / 3
+    assert first < 0.5
+    assert last > first + 0.2
+
+
+def test_equal_rewards_leave_the_weights_alone(model: tuple[Policy, Processor], examples: list[Example]) -> None:
+    before = weights(model[0])
+    (record,) = train(model, examples, constant)
+    assert record.metrics["frac_reward_zero_std"] == 1.0
+    assert record.metrics["grad_norm"] == 0.0
+    assert torch.equal(weights(model[0]), before)
+
+
+def test_the_kl_pulls_also_where_there_is_no_signal(
+    model: tuple[Policy, Processor], examples: list[Example], answering_folder: Path
+) -> None:
+    reference, _ = load_sharded(model_config(answering_folder), "short")
+    with torch.no_grad():
+        for parameter in reference.parameters():
+            parameter.mul_(0.9)
+    before = weights(model[0])
+    (record,) = train(model, examples, constant, loss=LossConfig(beta=0.1), reference=reference)
+    assert record.metrics["kl"] > 0
+    assert not torch.equal(weights(model[0]), before)
+
+
+def test_beta_without_a_reference_is_refused(model: tuple[Policy, Processor], examples: list[Example]) -> None:
+    with pytest.raises(ValueError, match="needs a reference"):
+        train(model, examples, southern, loss=LossConfig(beta=0.1))
+
+
+def test_sampling_and_training_agree_on_every_token(model: tuple[Policy, Processor], examples: list[Example]) -> None:
+    (record,) = train(model, examples, southern)
+    assert record.metrics["sampling/sampling_logp_difference/mean"] < 1e-5
+
+
+def test_a_step_reports_what_its_completions_say(model: tuple[Policy, Processor], examples: list[Example]) -> None:
+    (record,) = train(model, examples, southern, advantage_scale="none")
+    completions, metrics = record.completions, record.metrics
+    assert len(completions) == 32
+    assert {completion["id"] for completion in completions} == {example.id for example in examples}
+    rewards = [completion["reward"] for completion in completions]
+    assert metrics["reward"] == pytest.approx(sum(rewards) / 32)
+    assert metrics["rewards/custom/mean"] == pytest.approx(sum(rewards) / 32)
+    parsed = [completion["predicted_latlon_deg"] is not None for completion in completions]
+    assert metrics["parse_rate"] == pytest.approx(sum(parsed) / 32)
+    for start in range(0, 32, 8):
+        group = completions[start : start + 8]
+        mean = sum(completion["reward"] for completion in group) / 8
+        for completion in group:
+            assert completion["advantage"] == pytest.approx(completion["reward"] - mean, abs=1e-6)
+            assert (completion["distance_km"] is None) == (completion["predicted_latlon_deg"] is None)
+
+
+def test_training_goes_on_from_its_progress(model: tuple[Policy, Processor], examples: list[Example]) -> None:
+    progress, seen = Progress(stage="grpo", step=3), []
+    config = dataclasses.replace(CONFIG, steps=5)
+    train_grpo(*model, examples, config, rewards={"custom": southern}, progress=progress, on_step=seen.append)
+    assert [record.step for record in seen] == [4, 5]
+    assert progress.step == 5
+    assert math.isfinite(seen[-1].metrics["loss"])
