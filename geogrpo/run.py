@@ -76,6 +76,7 @@ def dry_run(config: RunConfig) -> str:
 
 
 def _with_files(examples: Sequence[Example]) -> list[Example]:
+    # A dataset that makes its pictures may hold a hundred thousand and no file.
     if len(examples) and not isinstance(examples[0].image, str | Path):
         return []
     return [example for example in examples if isinstance(example.image, str | Path)]
