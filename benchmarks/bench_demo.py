@@ -29,7 +29,7 @@ def test_demo_reaches_its_targets(benchmark: BenchmarkFixture, tmp_path: Path) -
     seconds = benchmark.stats.stats.total
     summary = json.loads((tmp_path / "runs" / "demo" / "summary.json").read_text(encoding="utf-8"))
     machine = {"cpu": platform.processor() or platform.machine(), "cores": len(os.sched_getaffinity(0))}
-    record = {"seconds": round(seconds, 1), "machine": machine, "torch": torch.__version__, **summary}
+    record = {"minutes": round(seconds / 60, 1), "machine": machine, "torch": torch.__version__, **summary}
     RESULT.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     before, after = (summary["rows"][stage]["median_km"]["value"] for stage in ("supervised", "grpo"))
     change = summary["stage_2_minus_stage_1"]

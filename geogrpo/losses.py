@@ -37,7 +37,8 @@ def k3_kl(policy_logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
     Source: J. Schulman, "Approximating KL Divergence", 2020.
     """
     log_ratio = ref_logprobs - policy_logprobs
-    return log_ratio.exp() - log_ratio - 1
+    # expm1: near equality exp(r) - 1 would round away all of the value
+    return log_ratio.expm1() - log_ratio
 
 
 def grpo_loss(

@@ -32,9 +32,9 @@ def gps_latlon_deg(path: str | Path) -> tuple[float, float] | None:
         return None
     lat_deg = _degrees(gps[ExifTags.GPS.GPSLatitude], path)
     lon_deg = _degrees(gps[ExifTags.GPS.GPSLongitude], path)
-    south = gps.get(ExifTags.GPS.GPSLatitudeRef, "N") == "S"
-    west = gps.get(ExifTags.GPS.GPSLongitudeRef, "E") == "W"
-    latlon_deg = (-lat_deg if south else lat_deg, -lon_deg if west else lon_deg)
+    lat_sign = _sign(gps.get(ExifTags.GPS.GPSLatitudeRef), "N", "S", path)
+    lon_sign = _sign(gps.get(ExifTags.GPS.GPSLongitudeRef), "E", "W", path)
+    latlon_deg = (lat_sign * lat_deg, lon_sign * lon_deg)
     check_latlon(latlon_deg, f"{path}: EXIF GPS")
     return latlon_deg
 
@@ -46,6 +46,14 @@ def _degrees(parts: object, path: str | Path) -> float:
     except (TypeError, ValueError, ZeroDivisionError) as error:
         raise ValueError(f"{path}: EXIF GPS must be degrees, minutes, seconds, got {parts!r}.") from error
     return degrees + minutes / 60 + seconds / 3600
+
+
+def _sign(reference: object, positive: str, negative: str, path: str | Path) -> int:
+    """1 or -1; a guess would put the label into the wrong hemisphere."""
+    letter = str(reference).strip("\0 ").upper()
+    if letter not in (positive, negative):
+        raise ValueError(f"{path}: EXIF GPS reference must be {positive} or {negative}, got {reference!r}.")
+    return 1 if letter == positive else -1
 
 
 def read_photos(folder: str | Path) -> list[Example]:

@@ -19,9 +19,12 @@ def fill_regions(examples: Sequence[Example], index: RegionIndex) -> list[Exampl
     if missing:
         nearest = index.nearest(np.array([examples[i].latlon_deg for i in missing]))
         for i, place in zip(missing, nearest, strict=True):
-            regions = (index.places.country[place], index.places.state[place], index.places.city[place])
-            country, state, city = regions
-            filled[i] = replace(examples[i], country=country, state=state, city=city)
+            filled[i] = replace(
+                examples[i],
+                country=index.places.country[place],
+                state=examples[i].state or index.places.state[place],
+                city=examples[i].city or index.places.city[place],
+            )
     return filled
 
 
