@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench asan clean
 
 demo: $(VENV)/demo
 	$(BIN)/torchrun --standalone --nproc-per-node 1 -m geogrpo.train
@@ -18,8 +18,17 @@ check: $(VENV)/test
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -m "not slow and not gpu"
 
-bench: $(VENV)/test
+bench: $(VENV)/bench
 	$(BIN)/python -m pytest benchmarks --benchmark-only
+
+# The region index under AddressSanitizer and UndefinedBehaviorSanitizer: any points, any index file.
+SANITIZE := -std=c++17 -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -ffp-contract=off
+asan: $(VENV)/test
+	mkdir -p build
+	$(CXX) $(SANITIZE) -fPIC -shared -pthread csrc/region_build.cpp csrc/region_lookup.cpp -o build/region_index_asan.so
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
+	ASAN_OPTIONS=detect_leaks=0 GEOGRPO_REGION_LIBRARY=$(CURDIR)/build/region_index_asan.so \
+	$(BIN)/python -m pytest -q tests/regions/test_index.py tests/regions/test_storage.py
 
 # One stamp per extra: installed again only when what is installed changed.
 $(VENV)/%: pyproject.toml setup.py constraints.txt $(wildcard csrc/*)

@@ -13,6 +13,7 @@ from geogrpo.config import (
     load_config,
 )
 from geogrpo.distributed import load_sharded
+from geogrpo.regions.index import RegionIndex
 from geogrpo.trainer import StepRecord, train_grpo
 from geogrpo.types import Example, Prediction
 
@@ -23,6 +24,7 @@ __all__ = [
     "ModelConfig",
     "OptimizerConfig",
     "Prediction",
+    "RegionIndex",
     "RewardConfig",
     "RunConfig",
     "SamplingConfig",

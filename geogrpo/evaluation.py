@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from geogrpo_kernels import EARTH_RADIUS_KM, haversine_km
+from geogrpo_kernels import haversine_km
 
 from geogrpo.config import EvaluationConfig
 from geogrpo.data.loader import encode_all
@@ -19,12 +19,10 @@ from geogrpo.metrics import Estimate, geoscore, summarize
 from geogrpo.policy.model import Policy
 from geogrpo.policy.processing import Processor
 from geogrpo.prompts import parse_completion
-from geogrpo.regions.index import RegionIndex, unit_vectors
+from geogrpo.regions.index import RegionIndex
 from geogrpo.rollout import Engine
+from geogrpo.seeds import Stream, stream_seed
 from geogrpo.types import Example
-
-EVALUATION_STREAM = 2
-"""Keeps the random numbers of evaluation apart from those of training."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ def predict_held_out(
         skipped += batch.skipped
         sampling: dict[str, Any] = {
             "max_new_tokens": max_new_tokens,
-            "seeds": [(seed, EVALUATION_STREAM, position) for position in batch.positions],
+            "seeds": [stream_seed(seed, Stream.EVALUATION, position) for position in batch.positions],
         }
         greedy = engine.sample(policy, batch.prompts, group_size=1, temperature=0.0, **sampling)
         sampled_texts: list[list[str]] = [[] for _ in batch.prompts]
@@ -87,16 +85,17 @@ def predict_held_out(
     return all_gather_list(predictions), all_gather_list(skipped)
 
 
-def best_constant_guess(train_latlon_deg: np.ndarray, *, max_candidates: int = 2000, seed: int = 0) -> np.ndarray:
-    """The training point with the highest mean GeoScore over the training points: the floor for ignoring the image.
+def best_constant_guess(examples: Sequence[Example], *, max_points: int = 2000, seed: int = 0) -> np.ndarray:
+    """(2,) degrees: the training point with the highest mean GeoScore over the training points.
 
-    Both candidates and scored points are a random draw of at most `max_candidates`. Shape (M, 2) -> (2,).
+    It is the floor for ignoring the image. Candidates and scored points are one random draw of `max_points` examples.
     """
-    rng = np.random.default_rng(seed)
-    points = train_latlon_deg[rng.permutation(len(train_latlon_deg))[:max_candidates]]
-    vectors = unit_vectors(points)
-    angle = np.arccos(np.clip(vectors @ vectors.T, -1, 1))
-    return points[int(geoscore(angle * EARTH_RADIUS_KM).mean(axis=1).argmax())]
+    rng = np.random.default_rng(stream_seed(seed, Stream.CONSTANT_GUESS))
+    drawn = rng.permutation(len(examples))[:max_points]
+    points = np.array([examples[int(i)].latlon_deg for i in drawn])
+    pairs = torch.from_numpy(points)
+    distance_km = haversine_km(pairs[:, None].expand(-1, len(pairs), -1), pairs.expand(len(pairs), -1, -1)).numpy()
+    return points[int(geoscore(distance_km).mean(axis=1).argmax())]
 
 
 def held_out_summary(
@@ -110,8 +109,8 @@ def held_out_summary(
         num_samples: bootstrap resamples.
     """
     distance_km = haversine_km(torch.from_numpy(predicted_latlon_deg), torch.from_numpy(true_latlon_deg)).numpy()
-    predicted, truth = index.country_codes(predicted_latlon_deg), index.country_codes(true_latlon_deg)
-    right = np.array([a is not None and a == b for a, b in zip(predicted, truth, strict=True)])
+    predicted, truth = index.lookup(predicted_latlon_deg).country, index.lookup(true_latlon_deg).country
+    right = (predicted >= 0) & (predicted == truth)
     return summarize(distance_km, right, num_samples=num_samples)
 
 

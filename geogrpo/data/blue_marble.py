@@ -5,8 +5,12 @@ equirectangular, 15 pixels per degree); the places are GeoNames'. An example is 
 `max_shift_deg` from a place; its answer is that place's chain of region and coordinates.
 
 Held out by space: a place and the centre of its crop both lie in training cells or both in held-out cells (1 degree,
-chosen by hash). What still overlaps: a crop is wider than a cell, so the outer part of a held-out crop shows ground
-that also appears in the outer parts of training crops; the model knows the neighbourhood, never the centre.
+chosen by hash). What still overlaps is nearly everything. Cells are far smaller than crops and one in ten is held
+out, so training crops lie all around: for the demo's 1,000 held-out crops, the centre of the nearest of 141,506
+training crops is a median 0.30 degrees away (in latitude or longitude, whichever is farther; 89 % within 0.5 degrees,
+0.6 % beyond 1), and the training crop that overlaps most shows a median 97 % of the same ground (99 % of it or more in
+9 of 100). Answering with the place of the nearest training crop would be a median 65 km off. The held-out test thus
+measures interpolation between neighbouring cells, not recognition of unseen regions.
 """
 
 from collections.abc import Sequence
@@ -19,8 +23,8 @@ from PIL import Image
 
 from geogrpo.config import DataConfig
 from geogrpo.data.holdout import Splits, is_held_out
-from geogrpo.regions.index import default_index
-from geogrpo.regions.sources.geonames import Places
+from geogrpo.regions.sources.geonames import Places, load_geonames
+from geogrpo.seeds import Stream, stream_seed
 from geogrpo.types import Example
 
 PIXELS_PER_DEG = 15
@@ -93,7 +97,9 @@ class BlueMarbleExamples(Sequence[Example]):
     def _shifted_center(self, place: int, latlon_deg: np.ndarray) -> np.ndarray:
         """A centre near the place that falls on the place's side of the split; the place itself if none does."""
         fraction, reach = self._config.test_fraction, self._config.max_shift_deg
-        draws = np.random.default_rng((self._seed, place)).uniform(-reach, reach, size=(_MAX_DRAWS, 2))
+        draws = np.random.default_rng(stream_seed(self._seed, Stream.CROPS, place)).uniform(
+            -reach, reach, size=(_MAX_DRAWS, 2)
+        )
         candidates = np.concatenate([latlon_deg + draws, latlon_deg[None]])
         candidates = np.stack([np.clip(candidates[:, 0], -90, 90), (candidates[:, 1] + 180) % 360 - 180], axis=1)
         same_side = is_held_out(candidates, fraction) == is_held_out(latlon_deg[None], fraction)
@@ -101,13 +107,11 @@ class BlueMarbleExamples(Sequence[Example]):
 
 
 def load_blue_marble(config: DataConfig, seed: int) -> Splits:
-    """Training and held-out crops. The held-out ones are a fixed random draw of `num_test` places (0: all)."""
+    """Training and held-out crops around every place."""
     blue_marble()
-    places = default_index().places
+    places = load_geonames()
     held_out = is_held_out(places.latlon_deg, config.test_fraction)
     train_ids, test_ids = np.flatnonzero(~held_out), np.flatnonzero(held_out)
-    if config.num_test:
-        test_ids = np.random.default_rng(seed).permutation(test_ids)[: config.num_test]
     return Splits(
         train=BlueMarbleExamples(places, train_ids, config, seed),
         test=BlueMarbleExamples(places, test_ids, config, seed),

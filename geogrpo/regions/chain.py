@@ -13,18 +13,21 @@ from geogrpo.types import Example
 
 
 def fill_regions(examples: Sequence[Example], index: RegionIndex) -> list[Example]:
-    """The examples, those without a country given the country, state and city of their nearest place."""
-    missing = [i for i, example in enumerate(examples) if example.country is None]
+    """The examples with missing levels (None or "") filled from the index; a given level is never changed.
+
+    An example whose country is not the index's by name (case aside) stays as it is: state and city of another country
+    would not fit.
+    """
+    missing = [i for i, example in enumerate(examples) if not (example.country and example.state and example.city)]
     filled = list(examples)
     if missing:
-        nearest = index.nearest(np.array([examples[i].latlon_deg for i in missing]))
-        for i, place in zip(missing, nearest, strict=True):
-            filled[i] = replace(
-                examples[i],
-                country=index.places.country[place],
-                state=examples[i].state or index.places.state[place],
-                city=examples[i].city or index.places.city[place],
-            )
+        names = index.names(index.lookup(np.array([examples[i].latlon_deg for i in missing])).ids)
+        for i, (country, state, _, city) in zip(missing, names, strict=True):
+            given = examples[i]
+            if not given.country or given.country.casefold() == (country or "").casefold():
+                filled[i] = replace(
+                    given, country=given.country or country, state=given.state or state, city=given.city or city
+                )
     return filled
 
 

@@ -1,56 +1,364 @@
-"""Which country, state and city a point is in: the nearest GeoNames place by true great-circle distance."""
+"""Which country, state, county and city a point is in: exact, offline, on CPU and CUDA.
 
-import os
-from functools import cache
+Polygons answer by the fixed-point test of csrc/region_cells.h, edges straight in longitude and latitude (as GeoJSON and
+shapefiles mean them). Places answer by true great-circle distance. With both, a point's city is the nearest place in
+the point's own polygon region. One index serves labels, rewards and evaluation.
+
+Shapes: N points, R regions, P places.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from geogrpo.regions import native
+from geogrpo.regions import build, native, ops
 from geogrpo.regions.sources.geonames import Places, load_geonames
+from geogrpo.regions.sources.polygons import PolygonLayer
+from geogrpo.regions.storage import IndexInfo, content_hash, read_tables, write_tables
+from geogrpo.regions.table import LEVELS, ancestors_by_level, check_texts, pack_texts, unpack_text
+
+CITY = LEVELS.index("city")
+COAST_TOLERANCE_KM = 5.0
+"""Natural Earth's coast misses 1.7 % of GeoNames' places; nine in ten of those lie within 2.6 km."""
+EMPTY: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {
+    "cells": (torch.uint32, (0,)),
+    "leaves": (torch.uint32, (0, 64)),
+    "records": (torch.uint32, (0,)),
+    "vertices": (torch.uint32, (0, 2)),
+    "roots": (torch.uint32, (0,)),
+    "nodes": (torch.uint32, (0, 16)),
+    "candidates": (torch.uint32, (0,)),
+    "place_latlon_deg": (torch.float64, (0, 2)),
+    "place_region": (torch.int32, (0,)),
+    "region_start": (torch.int32, (0,)),
+    "region_places": (torch.int32, (0,)),
+    "level": (torch.uint8, (0,)),
+    "parent": (torch.int32, (0,)),
+    "name_offset": (torch.int64, (1,)),
+    "name_utf8": (torch.uint8, (0,)),
+    "code_offset": (torch.int64, (1,)),
+    "code_utf8": (torch.uint8, (0,)),
+}
+"""Every table of an index: dtype and shape; a first size of 0 or 1 stands for any."""
+
+ArrayT = TypeVar("ArrayT", np.ndarray, Tensor)
 
 
-def unit_vectors(latlon_deg: np.ndarray) -> np.ndarray:
-    """(N, 2) degrees -> (N, 3) float64 points on the unit sphere."""
-    lat, lon = np.radians(np.asarray(latlon_deg, dtype=np.float64)).T
-    return np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=-1)
+@dataclass(frozen=True)
+class RegionIds(Generic[ArrayT]):
+    """Where points are. Arrays are NumPy's for NumPy points, tensors on the points' device for tensors."""
+
+    ids: ArrayT
+    """(N, 4) int32: country, state, county, city; -1 where there is none."""
+    is_near_coast: ArrayT
+    """(N,) bool: outside every polygon, given the region whose border is nearest."""
+
+    @property
+    def country(self) -> ArrayT:
+        """(N,) int32, as are the next three."""
+        return self.ids[:, 0]
+
+    @property
+    def state(self) -> ArrayT:
+        return self.ids[:, 1]
+
+    @property
+    def county(self) -> ArrayT:
+        return self.ids[:, 2]
+
+    @property
+    def city(self) -> ArrayT:
+        return self.ids[:, CITY]
 
 
 class RegionIndex:
-    """Nearest named place of any number of points. One index serves labels, rewards and evaluation."""
+    """Regions of up to four levels, and the way from a point to them. Immutable: any number of threads may use it."""
 
-    def __init__(self, places: Places) -> None:
-        if len(places) == 0:
-            raise ValueError("a region index needs at least one place.")
-        self.places = places
-        vectors = unit_vectors(places.latlon_deg)
-        # Sorted by height above the equatorial plane: the lookup walks outwards from a point's own height and stops
-        # where the difference in height alone exceeds the best distance. Ties go to the lowest place id.
-        self._order = np.argsort(vectors[:, 2], kind="stable")
-        self._vectors = np.ascontiguousarray(vectors[self._order])
+    def __init__(self, tables: dict[str, Tensor], info: IndexInfo) -> None:
+        """From checked tables; use `build` or `load`."""
+        self.info = info
+        self._tables = tables
+        numpy_tables = {name: table.numpy() for name, table in tables.items()}
+        ancestors = ancestors_by_level(numpy_tables["level"], numpy_tables["parent"])
+        vectors = native.place_vectors(numpy_tables["place_latlon_deg"], info.metric)
+        self._ancestors, self._vectors = torch.from_numpy(ancestors), torch.from_numpy(vectors)
+        self._first_place = len(ancestors) - len(vectors)
+        self._native: dict[torch.device, native.NativeIndex] = {}
+        self._handle = ops.make_handle(self)
+        self._check(numpy_tables)
 
-    def nearest(self, latlon_deg: np.ndarray) -> np.ndarray:
-        """Index of each point's nearest place.
+    # ---- making and keeping --------------------------------------------------------------------------------------
+
+    @classmethod
+    def build(
+        cls,
+        polygons: Sequence[PolygonLayer] = (),
+        places: Places | None = None,
+        *,
+        metric: str = "sphere",
+        coast_tolerance_km: float = COAST_TOLERANCE_KM,
+    ) -> "RegionIndex":
+        """An index of polygons, places, or both.
 
         Args:
-            latlon_deg: (N, 2) degrees; lon wraps. NaN or a latitude beyond the poles gives -1.
-        Returns:
-            (N,) int64 into `places`, or -1.
+            polygons: at most one layer per level.
+            places: cities; their country, state and county names serve where no polygon layer does.
+            metric: how the nearest place is found: "sphere", or "degrees": raw degrees as a plane without wrap, which
+                is what reverse_geocoder does and OSV-5M's labels and metric are made with. Wrong, for comparison only.
+            coast_tolerance_km: a point outside every polygon belongs to the one whose border is nearest, up to here.
+        Raises:
+            ValueError: naming the layer and region at fault, or without anything to build from.
         """
-        points = np.asarray(latlon_deg, dtype=np.float64)
-        if points.ndim != 2 or points.shape[1] != 2:
-            raise ValueError(f"latlon_deg must be (N, 2), got {points.shape}.")
-        result = np.full(len(points), -1, dtype=np.int64)
-        valid = np.isfinite(points).all(axis=1) & (np.abs(points[:, 0]) <= 90)
-        num_threads = len(os.sched_getaffinity(0))
-        result[valid] = native.nearest(self._vectors, self._order, unit_vectors(points[valid]), num_threads)
-        return result
+        if not polygons and not (places is not None and len(places)):
+            raise ValueError("a region index needs a polygon layer or at least one place.")
+        if metric not in native.METRICS:
+            raise ValueError(f"metric must be one of {', '.join(native.METRICS)}, got {metric!r}.")
+        if not 0 <= coast_tolerance_km <= 500:
+            raise ValueError(f"coast_tolerance_km must be from 0 to 500, got {coast_tolerance_km}.")
+        tables = {name: torch.empty(shape, dtype=dtype) for name, (dtype, shape) in EMPTY.items()}
+        info = IndexInfo(
+            metric=metric,
+            coast_tolerance_km=coast_tolerance_km,
+            num_polygon_regions=0,
+            sources=[layer.source for layer in polygons] + ([places.source] if places else []),
+            attributions=_unique([layer.attribution for layer in polygons] + ([places.attribution] if places else [])),
+            repairs=[repair for layer in polygons for repair in layer.repairs],
+        )
+        table = build.empty_table()
+        if polygons:
+            table, grid, crossings = _build_polygons(polygons)
+            tables |= grid
+            info = info.with_polygons(len(table), crossings)
+        if places:
+            placed = _build_places(places, table, tables, info)
+            table = build.join_tables(table, placed)
+        for name, texts in (("name", table.name), ("code", table.code)):
+            offset, utf8 = pack_texts(texts)
+            tables |= {f"{name}_offset": torch.from_numpy(offset), f"{name}_utf8": torch.from_numpy(utf8.copy())}
+        tables |= {"level": torch.from_numpy(table.level), "parent": torch.from_numpy(table.parent)}
+        return cls(tables, info)
 
-    def country_codes(self, latlon_deg: np.ndarray) -> list[str | None]:
-        """ISO 3166-1 alpha-2 code of each point's country, None where the point is not valid. Shape (N, 2) -> N."""
-        return [None if place < 0 else self.places.country_code[place] for place in self.nearest(latlon_deg)]
+    @classmethod
+    def load(cls, path: str | Path) -> "RegionIndex":
+        """An index that `save` wrote, memory-mapped. Every offset in it is checked, so no file can read other memory.
+
+        Raises:
+            ValueError: naming the file, when it is truncated, altered, or no region index.
+        """
+        tables, info, expected_hash = read_tables(Path(path), EMPTY)
+        if content_hash(tables) != expected_hash:
+            raise ValueError(f"{path}: the content does not match its SHA-256; the file was altered. Build it again.")
+        try:
+            return cls(tables, info)
+        except ValueError as error:
+            raise ValueError(f"{path} is not a sound region index: {error}") from error
+
+    def save(self, path: str | Path) -> None:
+        """Write one safetensors file with sources, licences, options and a SHA-256 of the content in its metadata."""
+        write_tables(Path(path), self._tables, self.info)
+
+    def _check(self, tables: dict[str, np.ndarray]) -> None:
+        num_regions = len(tables["level"])
+        if len(tables["parent"]) != num_regions or self._first_place < self.info.num_polygon_regions:
+            raise ValueError("the tables of regions do not fit each other.")
+        points = tables["place_latlon_deg"]
+        if not (np.isfinite(points).all() and (np.abs(points) <= (90, 180)).all()):
+            raise ValueError("a place lies outside the world.")
+        for name in ("name", "code"):
+            check_texts(tables[f"{name}_offset"], tables[f"{name}_utf8"], num_regions)
+        problem = self._on(torch.device("cpu")).check()
+        if problem:
+            raise ValueError(f"{problem}.")
+
+    # ---- looking up ----------------------------------------------------------------------------------------------
+
+    def lookup(self, latlon_deg: ArrayT, *, wrap: bool = True) -> RegionIds[ArrayT]:
+        """The regions of any number of points.
+
+        Args:
+            latlon_deg: (N, 2) degrees, NumPy array or tensor on any device; float32 and float64 as they are, anything
+                else as float64. NaN, infinities and latitudes beyond the poles are nowhere.
+            wrap: whether longitudes beyond 180 are folded; nowhere otherwise.
+        Returns:
+            ids (N, 4) int32 and is_near_coast (N,) bool, of the kind and on the device of the points.
+        """
+        return self._lookup(latlon_deg, wrap, use_polygons=True)
+
+    def nearest(self, latlon_deg: ArrayT) -> ArrayT:
+        """Ids of the nearest places, whatever polygon they lie in; a tie goes to the lower id.
+
+        Args:
+            latlon_deg: as for `lookup`; longitudes are folded.
+        Returns:
+            (N,) int32, -1 where a point is nowhere.
+        """
+        if self._first_place == len(self):
+            raise ValueError("this region index has no places.")
+        return self._lookup(latlon_deg, True, use_polygons=False).city
+
+    def _lookup(self, latlon_deg: ArrayT, wrap: bool, use_polygons: bool) -> RegionIds[ArrayT]:
+        if latlon_deg.ndim != 2 or latlon_deg.shape[1] != 2:
+            raise ValueError(f"latlon_deg must be (N, 2), got {tuple(latlon_deg.shape)}.")
+        if isinstance(latlon_deg, Tensor):
+            return RegionIds(*ops.region_lookup(latlon_deg, self._handle, wrap, use_polygons))
+        return RegionIds(*self._lookup_numpy(latlon_deg, wrap, use_polygons))
+
+    def _lookup_numpy(self, points: np.ndarray, wrap: bool, use_polygons: bool) -> tuple[np.ndarray, np.ndarray]:
+        dtype = points.dtype if points.dtype in (np.float32, np.float64) else np.dtype(np.float64)
+        return self._on(torch.device("cpu")).lookup(
+            np.ascontiguousarray(points, dtype),
+            coast_tolerance_km=self.info.coast_tolerance_km,
+            wrap=wrap,
+            use_polygons=use_polygons,
+            num_threads=ops.num_threads(),
+        )
+
+    def lookup_tensor(self, latlon_deg: Tensor, wrap: bool, use_polygons: bool) -> tuple[Tensor, Tensor]:
+        """What the operator geogrpo::region_lookup calls; use `lookup`."""
+        if latlon_deg.device.type != "cuda":
+            ids, is_near_coast = self._lookup_numpy(latlon_deg.detach().cpu().numpy(), wrap, use_polygons)
+            device = latlon_deg.device
+            return torch.from_numpy(ids).to(device), torch.from_numpy(is_near_coast).to(device)
+        if not native.has_cuda():
+            raise ValueError("the region index was built without CUDA: install geogrpo where nvcc is, or use the CPU.")
+        points = latlon_deg.detach()
+        points = (points if points.dtype in (torch.float32, torch.float64) else points.double()).contiguous()
+        return self._on(latlon_deg.device).lookup_cuda(
+            points, coast_tolerance_km=self.info.coast_tolerance_km, wrap=wrap, use_polygons=use_polygons
+        )
+
+    def _on(self, device: torch.device) -> native.NativeIndex:
+        """The tables on a device, copied there at the first use."""
+        if device not in self._native:
+            tables = self._tables | {"ancestors": self._ancestors, "places": self._vectors}
+            self._native[device] = native.NativeIndex(
+                {name: table.to(device) for name, table in tables.items()},
+                num_polygon_regions=self.info.num_polygon_regions,
+                metric=self.info.metric,
+            )
+        return self._native[device]
+
+    # ---- what ids mean -------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        """Number of regions of all levels."""
+        return len(self._ancestors)
+
+    def names(self, ids: Any) -> np.ndarray:
+        """Names of regions: int ids of any shape -> object array of that shape, None for -1."""
+        return self._texts("name", ids)
+
+    def codes(self, ids: Any) -> np.ndarray:
+        """Codes (ISO 3166-1 alpha-2 of countries, for example) of regions, None for -1 and where there is none."""
+        texts = self._texts("code", ids)
+        texts[texts == ""] = None
+        return texts
+
+    def parents(self, ids: Any) -> np.ndarray:
+        """Ids of the next coarser regions, -1 where there is none. Int ids of any shape -> int32 of that shape."""
+        checked = self._checked_ids(ids)
+        return np.where(checked < 0, -1, self._tables["parent"].numpy()[np.maximum(checked, 0)]).astype(np.int32)
+
+    def levels(self, ids: Any) -> np.ndarray:
+        """Levels of regions: 0 country, 1 state, 2 county, 3 city; -1 for -1."""
+        checked = self._checked_ids(ids)
+        return np.where(checked < 0, -1, self._tables["level"].numpy()[np.maximum(checked, 0)].astype(np.int64))
+
+    def place_latlon_deg(self, ids: Any) -> np.ndarray:
+        """Where places are: int ids (of places, or -1) of any shape -> (..., 2) float64 degrees, NaN for -1."""
+        checked = self._checked_ids(ids)
+        if ((checked >= 0) & (checked < self._first_place)).any():
+            raise ValueError("only places have coordinates; these ids hold other regions.")
+        points = self._tables["place_latlon_deg"].numpy()[np.maximum(checked - self._first_place, 0)]
+        return np.where(checked[..., None] < 0, np.nan, points)
+
+    def count(self, level: str) -> int:
+        """Number of regions of a level."""
+        return int((self._tables["level"] == LEVELS.index(level)).sum())
+
+    @cached_property
+    def num_bytes(self) -> int:
+        """Size of the tables in memory."""
+        return sum(table.nbytes for table in (*self._tables.values(), self._ancestors, self._vectors))
+
+    def _checked_ids(self, ids: Any) -> np.ndarray:
+        array = ids.detach().cpu().numpy() if isinstance(ids, Tensor) else np.asarray(ids)
+        if array.size and not (np.issubdtype(array.dtype, np.integer) and -1 <= array.min() <= array.max() < len(self)):
+            raise ValueError(f"ids must be integers from -1 to {len(self) - 1}.")
+        return array.astype(np.int64)
+
+    def _texts(self, column: str, ids: Any) -> np.ndarray:
+        checked = self._checked_ids(ids)
+        unique, inverse = np.unique(checked, return_inverse=True)
+        offset, utf8 = self._tables[f"{column}_offset"].numpy(), self._tables[f"{column}_utf8"].numpy()
+        texts = np.array([None if i < 0 else unpack_text(offset, utf8, i) for i in unique.tolist()], dtype=object)
+        return texts[inverse].reshape(checked.shape)
+
+
+def _build_polygons(layers: Sequence[PolygonLayer]) -> tuple[Any, dict[str, Tensor], list[str]]:
+    """The region table of the polygons, the tables of the grid, and a line about each border that crosses itself."""
+    polygons = build.merge_layers(layers)
+    cells, leaves, records, crossings = native.build_grid(
+        polygons.vertices, polygons.ring_offset, polygons.ring_region, len(polygons.table)
+    )
+    arrays = {"cells": cells, "leaves": leaves.reshape(-1, 64), "records": records, "vertices": polygons.vertices}
+    lines = [
+        f"{LEVELS[polygons.table.level[region]]} {polygons.table.name[region]!r} crosses its own border near"
+        f" ({y / build.UNITS_PER_DEG - 90:.4f}, {x / build.UNITS_PER_DEG - 180:.4f}): filled by the even-odd rule"
+        for region, x, y in crossings.tolist()
+    ]
+    return polygons.table, {name: torch.from_numpy(array) for name, array in arrays.items()}, lines
+
+
+def _build_places(places: Places, polygons: Any, tables: dict[str, Tensor], info: IndexInfo) -> Any:
+    """Adds the places' tables and returns their part of the region table."""
+    polygon_of_place = np.full(len(places), -1, np.int32)
+    if len(polygons):
+        # The polygons alone say where each place is, with the same tolerance as any point.
+        only_polygons = RegionIndex(tables | _texts_of(polygons), info)
+        levels = only_polygons.lookup(places.latlon_deg).ids
+        has_level = levels >= 0
+        finest = len(LEVELS) - 1 - has_level[:, ::-1].argmax(axis=1)
+        polygon_of_place = np.where(has_level.any(axis=1), levels[np.arange(len(levels)), finest], -1)
+    placed = build.place_regions(places, polygons, polygon_of_place)
+    vectors = native.place_vectors(placed.latlon_deg, info.metric)
+    roots, nodes, candidates = native.build_place_tree(vectors, info.metric)
+    arrays = {"roots": roots, "nodes": nodes.reshape(-1, 16), "candidates": candidates}
+    arrays["place_latlon_deg"] = placed.latlon_deg
+    if len(polygons):
+        arrays["place_region"] = polygon_of_place[placed.order].astype(np.int32)
+        arrays["region_start"], arrays["region_places"] = build.places_by_region(
+            arrays["place_region"], vectors, len(polygons)
+        )
+    tables |= {name: torch.from_numpy(array) for name, array in arrays.items()}
+    return placed.table
+
+
+def _texts_of(table: Any) -> dict[str, Tensor]:
+    """The tables of regions, with empty names: enough to look up."""
+    empty = torch.zeros(len(table) + 1, dtype=torch.int64)
+    return {
+        "level": torch.from_numpy(table.level),
+        "parent": torch.from_numpy(table.parent),
+        "name_offset": empty,
+        "code_offset": empty,
+    }
+
+
+def _unique(lines: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(line for line in lines if line))
 
 
 @cache
 def default_index() -> RegionIndex:
     """The index over every GeoNames place, built once per process."""
-    return RegionIndex(load_geonames())
+    return RegionIndex.build(places=load_geonames())
+
+
+__all__ = ["LEVELS", "RegionIds", "RegionIndex", "default_index"]

