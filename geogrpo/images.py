@@ -24,17 +24,21 @@ def open_image(example: Example) -> Image.Image:
                 return _upright_rgb(opened)
         return _upright_rgb(source if isinstance(source, Image.Image) else source.open())
     except UNREADABLE as error:
-        raise _cannot_read(example, error) from error
+        raise image_error(example, "read", error) from error
 
 
 def check_image_file(example: Example) -> None:
-    """Raise ValueError when the example's image file is missing or is no image, reading its header only."""
+    """Raise ValueError when the example's image file is missing or is no image.
+
+    Only the header is read, since a data set may have a million files: one that is cut short passes, and is skipped and
+    counted when training meets it. `--dry-run` reads every file to its end.
+    """
     if isinstance(example.image, str | Path):
         try:
             with Image.open(example.image):
                 pass
         except UNREADABLE as error:
-            raise _cannot_read(example, error) from error
+            raise image_error(example, "read", error) from error
 
 
 def _upright_rgb(picture: Image.Image) -> Image.Image:
@@ -45,6 +49,10 @@ def _upright_rgb(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB")
 
 
-def _cannot_read(example: Example, error: Exception) -> ValueError:
+def image_error(example: Example, action: str, error: Exception) -> ValueError:
+    """The error to raise when the example's image cannot be read (or whatever `action` says), naming both."""
     name = "in memory" if isinstance(example.image, Image.Image) else str(example.image)
-    return ValueError(f"example {example.id!r}: cannot read image {name}: {error}")
+    reason = str(error).rstrip(".")
+    return ValueError(
+        f"example {example.id!r}: cannot {action} image {name}: {reason}. Replace the image, or leave the example out."
+    )

@@ -33,11 +33,11 @@ class Example:
     latlon_deg: tuple[float, float]
     """(lat, lon), WGS84 degrees."""
     country: str | None = None
-    """Country name; None is filled from the region index, like state and city."""
+    """Country name. `regions.chain.fill_regions` fills what is None from the region index."""
     state: str | None = None
-    """First-level division (state, province)."""
+    """First-level division (state, province); filled unless `country` is another than the index's."""
     city: str | None = None
-    """City or place."""
+    """City or place; filled like the state."""
     columns: Mapping[str, Any] = field(default_factory=dict)
     """Whatever else rewards need; passed to them by name."""
 

@@ -1,10 +1,14 @@
 """What README.md shows works: its Python is run, its files and folders exist."""
 
+import math
 import re
 from pathlib import Path
 
 import pytest
 import torch
+
+from geogrpo.config import load_config
+from geogrpo.rewards import find_rewards
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -26,6 +30,15 @@ def test_the_library_example_runs_as_printed(
     exec(compile(example, "README.md", "exec"), {})
     printed = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in printed] == ["1", "2", "3"]
+    assert all(math.isfinite(float(line.split()[1])) for line in printed)
+
+
+def test_the_recipe_example_is_valid(tmp_path: Path) -> None:
+    (example,) = re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL)
+    (tmp_path / "my.yaml").write_text(example, encoding="utf-8")
+    config = load_config(str(tmp_path / "my.yaml"))
+    find_rewards(config.grpo.rewards)
+    assert (config.answer.decimals, config.grpo.sampling.max_new_tokens) == (4, 96)
 
 
 def test_every_file_that_the_readme_links_exists() -> None:

@@ -1,10 +1,11 @@
-"""Held-out examples, chosen by place: whole 1-degree cells."""
+"""Held-out examples, chosen by place: whole 1-degree cells; and the draw of those evaluated on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from geogrpo.seeds import Stream, stream_seed
 from geogrpo.types import Example
 
 
@@ -46,3 +47,11 @@ def split_by_cell(examples: Sequence[Example], fraction: float) -> Splits:
         train=[example for example, is_test in zip(examples, held_out, strict=True) if not is_test],
         test=[example for example, is_test in zip(examples, held_out, strict=True) if is_test],
     )
+
+
+def draw_examples(examples: Sequence[Example], num_drawn: int, seed: int) -> Sequence[Example]:
+    """A random draw fixed by the seed; all examples in their order when num_drawn is 0 or no less than their number."""
+    if num_drawn == 0 or num_drawn >= len(examples):
+        return examples
+    order = np.random.default_rng(stream_seed(seed, Stream.HELD_OUT)).permutation(len(examples))
+    return [examples[i] for i in order[:num_drawn].tolist()]

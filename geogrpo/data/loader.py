@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from geogrpo.distributed import shard_slice
+from geogrpo.seeds import Stream, stream_seed
 from geogrpo.types import EncodedPrompt, Example
 
 
@@ -31,7 +32,7 @@ def step_indices(num_examples: int, per_step: int, seed: int, step: int) -> list
     indices: list[int] = []
     while len(indices) < per_step:
         epoch, offset = divmod(step * per_step + len(indices), num_examples)
-        order = np.random.default_rng((seed, epoch)).permutation(num_examples)
+        order = np.random.default_rng(stream_seed(seed, Stream.DATA_ORDER, epoch)).permutation(num_examples)
         indices.extend(order[offset : offset + per_step - len(indices)].tolist())
     return indices
 

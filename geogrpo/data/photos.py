@@ -1,4 +1,8 @@
-"""Examples from a folder of photographs, placed by the GPS position in their EXIF data."""
+"""Examples from a folder of photographs, placed by the GPS position in their EXIF data.
+
+Only headers are read here: a photograph cut short further on is skipped and counted in training, or found by
+`--dry-run`.
+"""
 
 import logging
 from pathlib import Path
@@ -64,7 +68,7 @@ def read_photos(folder: str | Path) -> list[Example]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise ValueError(f"{folder}: no such folder.")
+        raise ValueError(f"{folder}: no such folder. Set data.path (or data.test_path) to a folder of photographs.")
     files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
     examples, without_gps = [], []
     for file in files:
@@ -76,7 +80,10 @@ def read_photos(folder: str | Path) -> list[Example]:
     if without_gps:
         logger.warning("%d photographs in %s carry no GPS position: %s", len(without_gps), folder, without_gps[:5])
     if not examples:
-        raise ValueError(f"{folder}: no photograph with a GPS position among {len(files)} images.")
+        raise ValueError(
+            f"{folder}: no photograph with a GPS position among {len(files)} images."
+            " Where coordinates are known otherwise, list them in a JSONL file (data.name jsonl)."
+        )
     return examples
 
 

@@ -19,6 +19,8 @@ from geogrpo.policy.processing import Processor
 
 SUPPORTED_MODEL_TYPES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 """Families whose rotary positions packing.mrope_position_ids computes."""
+VISION_TOKENS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+"""What model configurations call the ids of their vision tokens, where they have them."""
 
 
 def load_processor(config: ModelConfig, prompt: str) -> Processor:
@@ -31,7 +33,7 @@ def load_processor(config: ModelConfig, prompt: str) -> Processor:
     model_config = _load_model_config(path)
     tokenizer = _from_pretrained(AutoTokenizer, path, "tokenizer")
     if tokenizer.chat_template is None:
-        raise ValueError(f"model {path}: its tokenizer has no chat template.")
+        raise ValueError(f"model {path}: its tokenizer has no chat template. Take the model's instruct version.")
     image_processor = _from_pretrained(AutoImageProcessor, path, "image processor")
     for bound, key in (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge")):
         if getattr(config, bound) is not None:
@@ -57,22 +59,25 @@ def load_policy(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> Poli
     )
     # Set after loading: while loading, the name would be taken for a kernel to import.
     model.model.visual.config._attn_implementation = IMAGE_ATTENTION_NAME
-    return Policy(model, forbidden_ids(tokenizer, model.config.text_config.vocab_size))
+    return Policy(model, forbidden_ids(tokenizer, model.config))
 
 
-def forbidden_ids(tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> torch.Tensor:
+def forbidden_ids(tokenizer: PreTrainedTokenizerBase, model_config: Any) -> torch.Tensor:
     """(F,) int64 ids that must never be sampled: special and vision tokens but the end token, and padding rows of the
     embedding. An image placeholder sampled by accident would crash the next forward.
     """
+    vocab_size = model_config.text_config.vocab_size
     special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     special |= set(tokenizer.all_special_ids)
+    # A tokenizer's files may not flag them.
+    special |= {getattr(model_config, name) for name in VISION_TOKENS if getattr(model_config, name, None) is not None}
     special -= {tokenizer.eos_token_id}
     return torch.tensor(sorted({i for i in special if i < vocab_size} | set(range(len(tokenizer), vocab_size))))
 
 
 def _require_path(config: ModelConfig) -> str:
     if config.path is None:
-        raise ValueError("model.path must name a folder or a hub model here.")
+        raise ValueError("model.path must name a folder or a hub model here; only `geogrpo.train` makes a tiny one.")
     return config.path
 
 
@@ -88,8 +93,12 @@ def _load_model_config(path: str) -> Any:
 
 def _from_pretrained(auto_class: Any, path: str, what: str, **options: Any) -> Any:
     if path.startswith((".", "/", "~")) and not Path(path).expanduser().is_dir():
-        raise ValueError(f"model.path {path}: no such folder.")
+        raise ValueError(f"model.path {path}: no such folder. Give an existing folder or a hub name (owner/model).")
     try:
         return auto_class.from_pretrained(str(Path(path).expanduser()), trust_remote_code=False, **options)
     except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"model {path}: cannot load its {what}: {error}") from error
+        reason = str(error).rstrip(".")
+        raise ValueError(
+            f"model {path}: cannot load its {what}: {reason}. Expected a folder or hub name in the Hugging Face layout:"
+            " config.json, *.safetensors, tokenizer.json, preprocessor_config.json."
+        ) from error

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from geogrpo.images import open_image
+from geogrpo.images import image_error, open_image
 from geogrpo.policy.packing import Group, mrope_position_ids
 from geogrpo.prompts import PROMPTS
 from geogrpo.types import EncodedPrompt, Example
@@ -50,9 +50,14 @@ class Processor:
         """The example's image and question.
 
         Raises:
-            ValueError: naming the image, when it cannot be read.
+            ValueError: naming example and image, when it cannot be read, or not be encoded: Qwen's image processors
+                refuse one more than 200 times as long as wide.
         """
-        features = self.image_processor(images=[open_image(example)], return_tensors="pt")
+        picture = open_image(example)
+        try:
+            features = self.image_processor(images=[picture], return_tensors="pt")
+        except ValueError as error:
+            raise image_error(example, "encode", error) from error
         grid = features["image_grid_thw"]
         merge_size = self.image_processor.merge_size
         at = int((self._template == self.image_token_id).nonzero())
@@ -62,8 +67,15 @@ class Processor:
         return EncodedPrompt(example, token_ids, position_ids, features["pixel_values"], grid, self._question)
 
     def encode_answer(self, text: str) -> Tensor:
-        """(length,) int64 tokens of a completion, end token included."""
-        return torch.tensor([*self.tokenizer.encode(text, add_special_tokens=False), self.eos_token_id])
+        """(length,) int64 tokens of a completion, end token included. What looks like a special token is text.
+
+        Raises:
+            ValueError: when the text holds the image token and the tokenizer does not know it as special.
+        """
+        token_ids = self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+        if self.image_token_id in token_ids:
+            raise ValueError(f"answer {text!r} holds the model's image token. Rename the place.")
+        return torch.tensor([*token_ids, self.eos_token_id])
 
     def dummy_group(self) -> Group:
         """A grey picture answered by the end token alone: what a rank without work runs to stay in step."""

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geogrpo.data.holdout import is_held_out, split_by_cell
+from geogrpo.data.holdout import draw_examples, is_held_out, split_by_cell
 from geogrpo.types import Example
 
 FRACTIONS = (0.01, 0.1, 0.5, 0.9)
@@ -102,3 +102,23 @@ def test_a_split_keeps_every_example_once_and_in_order() -> None:
     assert splits.train == [e for e, out in zip(examples, held_out, strict=True) if not out]
     assert splits.test == [e for e, out in zip(examples, held_out, strict=True) if out]
     assert split_by_cell([], 0.3).train == split_by_cell([], 0.3).test == []
+
+
+def numbered(count: int) -> list[Example]:
+    return [Example(str(i), "x.jpg", (0.0, float(i))) for i in range(count)]
+
+
+def test_a_draw_is_random_fixed_by_the_seed_and_holds_nothing_twice() -> None:
+    examples = numbered(100)
+    first, again, other = (draw_examples(examples, 30, seed) for seed in (0, 0, 1))
+    assert first == again
+    assert {e.id for e in first} != {e.id for e in other}
+    assert len({e.id for e in first}) == 30
+    assert [e.id for e in first] != sorted((e.id for e in first), key=int)
+
+
+@pytest.mark.parametrize("count", [0, 5, 6])
+def test_a_draw_of_no_fewer_than_there_are_is_all_of_them_in_order(count: int) -> None:
+    examples = numbered(5)
+    assert draw_examples(examples, count, seed=3) == examples
+    assert draw_examples([], count, seed=3) == []

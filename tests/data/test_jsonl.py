@@ -93,13 +93,35 @@ def test_coordinates_go_by_several_names(tmp_path: Path, lat_key: str, lon_key: 
             r"latitude must be a number in \[-90, 90\], got 91\.0\. Are latitude and longitude swapped\?",
         ),
         (f'{{"image": "a.png", "lat": 1{"0" * 400}, "lon": 2.5}}', "lat.* must be a number"),
+        # Python refuses to read integers of more than 4300 digits, and more than a thousand brackets.
+        (f'{{"image": "a.png", "lat": {"1" * 5000}, "lon": 2.5}}', r"not valid JSON \(.*4300"),
+        (f'{{"image": "a.png", "lat": 1.5, "lon": 2.5, "x": {"[" * 100_000}', r"not valid JSON \("),
+        ('{"image": "a.png", "lat": 1.5, "lon": 2.5, "country": 33}', "key 'country' must be a name, got 33"),
+        ('{"image": "a.png", "lat": 1.5, "lon": 2.5, "state": ["x"]}', r"key 'state' must be a name, got \['x'\]"),
+        ('{"image": "a.png", "lat": 1.5, "lon": 2.5, "city": false}', "key 'city' must be a name, got False"),
     ],
 )
 def test_a_bad_line_is_named_with_file_and_number(tmp_path: Path, line: str, message: str) -> None:
-    path = write(tmp_path, GOOD, "", line, GOOD)
+    path = write(tmp_path, GOOD, "", line, GOOD.replace("{", '{"id": "another", '))
     with pytest.raises(ValueError, match=message) as error:
         read_jsonl(path)
     assert str(error.value).startswith(f"{path}:3: ")
+
+
+@pytest.mark.parametrize("key", ["country", "state", "city", "id"])
+def test_null_is_the_same_as_a_missing_key(tmp_path: Path, key: str) -> None:
+    (example,) = read_jsonl(write(tmp_path, json.dumps({"image": "a.png", "lat": 1.5, "lon": 2.5, key: None})))
+    assert example == Example("a.png", tmp_path / "a.png", (1.5, 2.5))
+
+
+@pytest.mark.parametrize(("first", "second"), [({}, {}), ({"id": 7}, {"id": "7"}), ({}, {"id": "a.png"})])
+def test_two_lines_of_one_id_are_both_named(tmp_path: Path, first: dict[str, Any], second: dict[str, Any]) -> None:
+    place = {"image": "a.png", "lat": 1.5, "lon": 2.5}
+    path = write(tmp_path, json.dumps(place | first), "", json.dumps(place | {"id": "x"}), json.dumps(place | second))
+    named = re.escape(str(first.get("id", "a.png")))
+    with pytest.raises(ValueError, match=rf"id '{named}' is that of line 1 .*Give each line an 'id'") as error:
+        read_jsonl(path)
+    assert str(error.value).startswith(f"{path}:4: ")
 
 
 def test_a_file_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
@@ -113,7 +135,7 @@ def test_a_file_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=re.escape(f"{tmp_path / 'none.jsonl'}: no such file")):
         read_jsonl(tmp_path / "none.jsonl")
-    with pytest.raises(ValueError, match=re.escape(f"{tmp_path}: no such file")):
+    with pytest.raises(ValueError, match=re.escape(f"{tmp_path}: no such file") + r".* data\.path .* data\.test_path"):
         read_jsonl(tmp_path)
 
 
@@ -139,7 +161,8 @@ def test_a_missing_or_broken_image_is_found_before_training(tmp_path: Path, cont
 def test_cells_of_the_file_are_held_out_and_regions_filled(tmp_path: Path) -> None:
     # Every second longitude along one line through France: 20 cells
     records = [{"image": f"{i}.png", "lat": 47.5, "lon": -2 + i / 4} for i in range(40)]
-    records[0]["country"] = "Elsewhere"
+    records[0] |= {"country": "Elsewhere"}
+    records[1] |= {"country": "France", "city": "Carnac"}
     path = write_records(tmp_path, records)
     splits = load_jsonl(DataConfig(name="jsonl", path=str(path), test_fraction=0.5), seed=0)
     points = [(record["lat"], record["lon"]) for record in records]
@@ -150,6 +173,8 @@ def test_cells_of_the_file_are_held_out_and_regions_filled(tmp_path: Path) -> No
     countries = {e.id: e.country for e in [*splits.train, *splits.test]}
     assert countries.pop("0.png") == "Elsewhere"
     assert set(countries.values()) == {"France", "Switzerland"}
+    (carnac,) = (e for e in [*splits.train, *splits.test] if e.id == "1.png")
+    assert (carnac.state, carnac.city) == ("Pays de la Loire", "Carnac")
     assert open_image(splits.train[0]).getpixel((0, 0)) == (255, 0, 0)
 
 
@@ -165,6 +190,20 @@ def test_a_test_file_is_used_whole(tmp_path: Path) -> None:
     assert all(example.country for example in splits.test)
 
 
+@pytest.mark.parametrize("use_test_path", [False, True])
+def test_num_test_draws_from_the_held_out_examples(tmp_path: Path, use_test_path: bool) -> None:
+    path = str(write_records(tmp_path, [{"image": f"{i}.png", "lat": 47.5, "lon": -20.0 + i} for i in range(40)]))
+    options = {"name": "jsonl", "path": path, "test_fraction": 0.5} | ({"test_path": path} if use_test_path else {})
+    whole = load_dataset(DataConfig(num_test=0, **options), seed=0)
+    few, again, other = (load_dataset(DataConfig(num_test=8, **options), seed=seed) for seed in (0, 0, 1))
+    ids = [e.id for e in few.test]
+    assert len(ids) == 8
+    assert set(ids) < {e.id for e in whole.test}
+    assert ids == [e.id for e in again.test]
+    assert ids != [e.id for e in other.test]
+    assert few.train == whole.train
+
+
 def test_a_dataset_without_a_path_says_so() -> None:
     with pytest.raises(ValueError, match=r"data\.path must name a JSONL file when data\.name is jsonl"):
         load_dataset(DataConfig(name="jsonl"), seed=0)
@@ -176,7 +215,11 @@ def test_an_unknown_dataset_is_rejected_with_the_known_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    ("held_out", "message"), [(False, "no held-out examples. Set data.test_path"), (True, "no training examples")]
+    ("held_out", "message"),
+    [
+        (False, "no held-out examples. Set data.test_path"),
+        (True, "no training examples. Set data.test_path, or lower data.test_fraction"),
+    ],
 )
 def test_an_empty_split_says_which_and_what_to_do(tmp_path: Path, held_out: bool, message: str) -> None:
     lons = [float(lon) for lon in range(-180, 180) if bool(is_held_out([(0.0, lon)], 0.5)[0]) == held_out][:3]

@@ -107,6 +107,29 @@ def test_a_position_off_the_earth_is_rejected_by_the_photographs_name(tmp_path: 
         read_photos(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("south", "east", "message"),
+    [
+        (None, "E", "must be N or S, got None"),
+        ("S", None, "must be E or W, got None"),
+        ("E", "E", "must be N or S, got 'E'"),
+        ("S", "N", "must be E or W, got 'N'"),
+        ("", "W", "must be N or S, got ''"),
+        ("North", "W", "must be N or S, got 'North'"),
+    ],
+)
+def test_a_hemisphere_is_never_guessed(tmp_path: Path, south: str | None, east: str | None, message: str) -> None:
+    path = photograph(tmp_path / "x.jpg", gps(south=south, east=east))
+    with pytest.raises(ValueError, match=message) as error:
+        gps_latlon_deg(path)
+    assert str(error.value).startswith(f"{path}: EXIF GPS reference ")
+
+
+def test_a_hemisphere_in_small_letters_or_with_blanks_counts(tmp_path: Path) -> None:
+    path = photograph(tmp_path / "x.jpg", gps(south="s", east="W "))
+    assert gps_latlon_deg(path) == pytest.approx((-33.858333, -151.21), abs=1e-6)
+
+
 # A PNG whose first chunk is 5 bytes long instead of 13
 SHORT_PNG = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 5) + b"IHDR12345" + struct.pack(">I", zlib.crc32(b"IHDR12345"))
 
@@ -133,12 +156,13 @@ def test_a_folder_without_positions_is_rejected(tmp_path: Path) -> None:
         read_photos(tmp_path)
     photograph(tmp_path / "a.jpg")
     photograph(tmp_path / "b.jpg")
-    with pytest.raises(ValueError, match=re.escape(f"{tmp_path}: no photograph with a GPS position among 2 images")):
+    message = re.escape(f"{tmp_path}: no photograph with a GPS position among 2 images.")
+    with pytest.raises(ValueError, match=f"{message} .*data.name jsonl"):
         read_photos(tmp_path)
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=re.escape(f"{tmp_path / 'none'}: no such folder")):
+    with pytest.raises(ValueError, match=re.escape(f"{tmp_path / 'none'}: no such folder. Set data.path ")):
         read_photos(tmp_path / "none")
 
 
@@ -154,3 +178,12 @@ def test_photographs_become_examples_with_regions(tmp_path: Path) -> None:
 def test_a_dataset_without_a_folder_says_so() -> None:
     with pytest.raises(ValueError, match=r"data\.path must name a folder when data\.name is photos"):
         load_dataset(DataConfig(name="photos"), seed=0)
+
+
+def test_num_test_draws_from_the_held_out_photographs(tmp_path: Path) -> None:
+    for i in range(6):
+        photograph(tmp_path / f"{i}.jpg", gps(lat=(10.0 + i, 0.0, 0.0)))
+    config = DataConfig(name="photos", path=str(tmp_path), test_path=str(tmp_path), num_test=2)
+    drawn = [[e.id for e in load_dataset(config, seed=seed).test] for seed in range(4)]
+    assert [len(ids) for ids in drawn] == [2] * 4
+    assert len({tuple(ids) for ids in drawn}) > 1

@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +14,9 @@ from transformers import (
     AutoTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
+    PreTrainedModel,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
 )
@@ -39,9 +44,22 @@ def test_text_survives_the_tokenizer(processor: Processor) -> None:
         assert processor.decode(processor.encode_answer(text)) == text
 
 
+def config_of(vocab_size: int, **token_ids: int) -> SimpleNamespace:
+    """A model's configuration, as far as forbidden_ids reads it."""
+    return SimpleNamespace(text_config=SimpleNamespace(vocab_size=vocab_size), **token_ids)
+
+
+@pytest.mark.parametrize("name", ["image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"])
+def test_the_models_vision_tokens_are_forbidden_whatever_the_tokenizer_says(processor: Processor, name: str) -> None:
+    tokenizer = processor.tokenizer
+    ordinary = tokenizer.convert_tokens_to_ids("a")
+    assert ordinary not in forbidden_ids(tokenizer, config_of(len(tokenizer)))
+    assert ordinary in forbidden_ids(tokenizer, config_of(len(tokenizer), **{name: ordinary}))
+
+
 def test_everything_special_but_the_end_token_is_forbidden(processor: Processor) -> None:
     tokenizer = processor.tokenizer
-    forbidden = set(forbidden_ids(tokenizer, len(tokenizer) + 3).tolist())
+    forbidden = set(forbidden_ids(tokenizer, config_of(len(tokenizer) + 3)).tolist())
     assert tokenizer.eos_token_id not in forbidden
     for token in ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>", "<|im_start|>"):
         assert tokenizer.convert_tokens_to_ids(token) in forbidden
@@ -50,12 +68,13 @@ def test_everything_special_but_the_end_token_is_forbidden(processor: Processor)
 
 
 def test_a_missing_folder_is_named() -> None:
-    with pytest.raises(ValueError, match="/no/such/model: no such folder"):
+    with pytest.raises(ValueError, match="/no/such/model: no such folder. Give an existing folder or a hub name"):
         load_processor(ModelConfig(path="/no/such/model"), "short")
 
 
 def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=f"{tmp_path}: cannot load its model configuration"):
+    message = f"{tmp_path}: cannot load its model configuration: .* Expected a folder or hub name in the Hugging Face"
+    with pytest.raises(ValueError, match=f"(?s){message}"):
         load_processor(ModelConfig(path=str(tmp_path)), "short")
 
 
@@ -86,20 +105,35 @@ def test_max_pixels_bounds_the_image_tokens(tiny_folder: Path, examples: list[Ex
     assert processor.encode_prompt(examples[0]).image_grid_thw.prod() // 4 == 4
 
 
-def test_qwen3_vl_packs_like_its_dense_self_and_samples_what_it_trains(
-    tiny_folder: Path, tmp_path: Path, examples: list[Example]
-) -> None:
-    """Another family through the same code: deep image features enter several layers."""
-    shutil.copytree(tiny_folder, tmp_path, dirs_exist_ok=True)
-    source = json.loads((tiny_folder / "config.json").read_text())
+TEXT_SIZES = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+
+
+def qwen2_vl(vocab_size: int, **token_ids: int) -> Qwen2VLForConditionalGeneration:
+    """Random and tiny: a vision tower with layer norms and without windows, biases in the language model."""
+    config = Qwen2VLConfig(
+        text_config=TEXT_SIZES
+        | {
+            "vocab_size": vocab_size,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 2, 2]},
+        },
+        vision_config={"depth": 2, "embed_dim": 32, "hidden_size": 64, "mlp_ratio": 2, "num_heads": 2},
+        **token_ids,
+    )
+    return Qwen2VLForConditionalGeneration(config)
+
+
+def qwen3_vl(vocab_size: int, **token_ids: int) -> Qwen3VLForConditionalGeneration:
+    """Random and tiny: deep image features enter several layers."""
     config = Qwen3VLConfig(
-        text_config={
-            "vocab_size": source["text_config"]["vocab_size"],
-            "hidden_size": 64,
-            "intermediate_size": 96,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
+        text_config=TEXT_SIZES
+        | {
+            "vocab_size": vocab_size,
             "head_dim": 16,
             "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 2, 2]},
         },
@@ -113,12 +147,19 @@ def test_qwen3_vl_packs_like_its_dense_self_and_samples_what_it_trains(
             "deepstack_visual_indexes": [0],
             "num_position_embeddings": 64,
         },
-        image_token_id=source["image_token_id"],
-        video_token_id=source["video_token_id"],
-        vision_start_token_id=source["vision_start_token_id"],
-        vision_end_token_id=source["vision_end_token_id"],
+        **token_ids,
     )
-    model = Qwen3VLForConditionalGeneration(config)
+    return Qwen3VLForConditionalGeneration(config)
+
+
+@pytest.mark.parametrize("make_model", [qwen2_vl, qwen3_vl])
+def test_other_families_pack_like_their_dense_selves_and_sample_what_they_train(
+    make_model: Callable[..., PreTrainedModel], tiny_folder: Path, tmp_path: Path, examples: list[Example]
+) -> None:
+    shutil.copytree(tiny_folder, tmp_path, dirs_exist_ok=True)
+    source = json.loads((tiny_folder / "config.json").read_text())
+    names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+    model = make_model(source["text_config"]["vocab_size"], **{name: source[name] for name in names})
     model.save_pretrained(tmp_path)
     model_config = ModelConfig(path=str(tmp_path))
     processor = load_processor(model_config, "short")

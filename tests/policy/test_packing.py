@@ -7,9 +7,13 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
+from geogrpo.config import ModelConfig
+from geogrpo.distributed import load_sharded
 from geogrpo.policy.model import Policy
 from geogrpo.policy.packing import Group, mrope_position_ids, pack, split_by_budget
 from geogrpo.policy.processing import Processor
+from geogrpo.rollout.native import NativeEngine
+from geogrpo.types import Example
 
 TEMPERATURE = 0.7
 
@@ -63,6 +67,41 @@ def test_packed_logprobs_and_gradients_equal_the_dense_computation(
             assert relative_error(parameter.grad, dense[name].grad) < 1e-5, name
             checked += 1
     assert checked > 40
+
+
+def rounded_dense_logprobs(
+    folder: Path, dtype: torch.dtype, processor: Processor, groups: list[Group], forbidden: Tensor
+) -> Tensor:
+    """The oracle in float64 or bfloat16 on weights rounded to bfloat16: only the computation's error is left."""
+    # Loaded in bfloat16, not moved to it, which would round the rotary frequencies too
+    load_dtype = torch.bfloat16 if dtype == torch.bfloat16 else torch.float32
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=load_dtype, attn_implementation="eager")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter.bfloat16())
+        return dense_logprobs(model.double() if dtype == torch.float64 else model, processor, groups, forbidden)
+
+
+def test_in_bfloat16_sampling_and_training_are_as_near_the_truth_as_plain_pytorch(
+    tiny_folder: Path, processor: Processor, examples: list[Example], device: torch.device
+) -> None:
+    policy, _ = load_sharded(ModelConfig(path=str(tiny_folder), dtype="bfloat16"), "short")
+    prompts = [processor.encode_prompt(example) for example in examples]
+    rollouts = NativeEngine(processor).sample(
+        policy, prompts, group_size=8, temperature=TEMPERATURE, max_new_tokens=12, seeds=[(i,) for i in range(4)]
+    )
+    groups = [Group(prompt, ids) for prompt, ids in zip(prompts, rollouts.token_ids, strict=True)]
+    sampled = torch.cat([row for group in rollouts.logprobs for row in group])
+    trained = policy(pack(groups), TEMPERATURE)[0].detach()
+    exact, plain = (
+        rounded_dense_logprobs(tiny_folder, dtype, processor, groups, policy.forbidden_ids)
+        for dtype in (torch.float64, torch.bfloat16)
+    )
+    # Twice plain PyTorch's error plus 4 eps of the log-probs, which are float32 whatever the compute dtype
+    bound = 2 * (plain - exact).norm() + 4 * torch.finfo(torch.float32).eps * exact.norm()
+    assert (sampled - exact).norm() <= bound
+    assert (trained - exact).norm() <= bound
+    assert (sampled - exact).norm() > 0, "the policy did not compute in bfloat16"
 
 
 def test_a_completion_does_not_see_its_siblings(policy: Policy, groups: list[Group]) -> None:
