@@ -7,17 +7,19 @@ of a run is a function of (seed, stage, step, example).
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.tensor import DTensor
 
-from geogrpo.distributed import is_main
+from geogrpo.distributed import all_gather_list, is_main
 from geogrpo.policy.model import Policy
 from geogrpo.policy.processing import Processor
 
@@ -35,8 +37,15 @@ class Progress:
     """Optimizer steps done in this stage."""
     num_tokens: int = 0
     """Completion tokens trained on in this stage, all ranks."""
-    skipped_images: list[str] = field(default_factory=list)
-    """Why each unreadable image of the run was skipped."""
+    skipped_images: dict[str, int] = field(default_factory=dict)
+    """Why each unreadable image of the run was skipped, and how often it was met."""
+
+    def finish_step(self, num_tokens: int, skipped: Sequence[str]) -> None:
+        """Count one more step: its completion tokens and its unreadable images, over all ranks."""
+        self.step += 1
+        self.num_tokens += num_tokens
+        for message in skipped:
+            self.skipped_images[message] = self.skipped_images.get(message, 0) + 1
 
 
 def checkpoint_name(progress: Progress) -> str:
@@ -45,9 +54,15 @@ def checkpoint_name(progress: Progress) -> str:
 
 
 def save_checkpoint(folder: Path, policy: Policy, optimizer: torch.optim.Optimizer, progress: Progress) -> Path:
-    """Write folder/<checkpoint name>; every rank must call this. An existing checkpoint of that name is replaced."""
+    """Write folder/<checkpoint name>; every rank must call this.
+
+    A checkpoint of this very progress is left as it is; another one of that name is replaced once the new one is whole.
+    """
     final = folder / checkpoint_name(progress)
-    temporary = folder / f".writing-{final.name}"
+    temporary, replaced = folder / f".writing-{final.name}", folder / f".replaced-{final.name}"
+    # One rank decides: on a network file system another may see a new folder later.
+    if all_gather_list([is_main() and _holds(final, progress)])[0]:
+        return final
     if is_main():
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
@@ -57,10 +72,20 @@ def save_checkpoint(folder: Path, policy: Policy, optimizer: torch.optim.Optimiz
     dist.barrier()
     if is_main():
         (temporary / PROGRESS_FILE).write_text(json.dumps(asdict(progress), indent=2) + "\n", encoding="utf-8")
-        shutil.rmtree(final, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
+        if final.exists():
+            final.rename(replaced)
         temporary.rename(final)
+        shutil.rmtree(replaced, ignore_errors=True)
     dist.barrier()
     return final
+
+
+def _holds(checkpoint: Path, progress: Progress) -> bool:
+    try:
+        return read_progress(checkpoint) == progress
+    except ValueError:
+        return False
 
 
 def read_progress(checkpoint: Path) -> Progress:
@@ -72,10 +97,40 @@ def read_progress(checkpoint: Path) -> Progress:
     path = checkpoint / PROGRESS_FILE
     try:
         progress = Progress(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, json.JSONDecodeError, TypeError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise ValueError(f"{path}: not a checkpoint of geogrpo: {error}") from error
     if progress.stage not in STAGES:
         raise ValueError(f"{path}: stage must be one of {', '.join(STAGES)}, got {progress.stage!r}.")
+    for name in ("step", "num_tokens"):
+        if not _is_count(getattr(progress, name)):
+            raise ValueError(f"{path}: {name} must be a whole number, 0 or more, got {getattr(progress, name)!r}.")
+    skipped = progress.skipped_images
+    if not isinstance(skipped, dict) or not all(map(_is_count, skipped.values())):
+        raise ValueError(f"{path}: skipped_images must map messages to counts, got {skipped!r}.")
+    return progress
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and value >= 0
+
+
+def check_checkpoint(checkpoint: Path) -> Progress:
+    """What a checkpoint says of itself, its tensor files looked over without reading the tensors.
+
+    Raises:
+        ValueError: naming the file that is missing or damaged.
+    """
+    progress = read_progress(checkpoint)
+    shards = sorted(checkpoint.glob("*.safetensors"))
+    if not shards:
+        raise ValueError(f"checkpoint {checkpoint}: holds no tensors.")
+    for shard in shards:
+        try:
+            # Compares the size of the file with its header
+            with safe_open(shard, framework="pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{shard}: damaged: {error}") from error
     return progress
 
 
@@ -112,18 +167,32 @@ def prune_checkpoints(folder: Path, keep: int) -> None:
     if is_main():
         for index, _ in enumerate(STAGES):
             for old in [path for path in list_checkpoints(folder) if path.name.startswith(f"{index}-")][:-keep]:
+                # First what makes it complete: a deletion cut short must not leave what looks like a checkpoint.
+                (old / PROGRESS_FILE).unlink()
                 shutil.rmtree(old)
 
 
 def export_model(folder: Path, policy: Policy, processor: Processor) -> None:
     """Write the policy in the Hugging Face layout, for from_pretrained; every rank must call this."""
-    weights = {name: _full(weight) for name, weight in policy.model.named_parameters()}
+    weights = full_weights(policy)
     if is_main():
         folder.mkdir(parents=True, exist_ok=True)
         policy.model.save_pretrained(folder, state_dict=weights)
         processor.tokenizer.save_pretrained(folder)
         processor.image_processor.save_pretrained(folder)
     dist.barrier()
+
+
+def full_weights(policy: Policy) -> dict[str, Tensor]:
+    """Every parameter whole, on the host of the main rank; empty on the others. Every rank must call this."""
+    weights: dict[str, Tensor] = {}
+    for name, parameter in policy.model.named_parameters():
+        weight = parameter.detach()
+        # One parameter at a time is gathered, by all ranks, and kept by one.
+        whole = weight.full_tensor() if isinstance(weight, DTensor) else weight
+        if is_main():
+            weights[name] = whole.cpu()
+    return weights
 
 
 def _tensors(policy: Policy, optimizer: torch.optim.Optimizer | None) -> dict[str, Tensor]:
@@ -145,8 +214,3 @@ def _adam_state(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str
         state["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
         state["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
     return {key: state[key] for key in ("step", "exp_avg", "exp_avg_sq")}
-
-
-def _full(tensor: Tensor) -> Tensor:
-    tensor = tensor.detach()
-    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).cpu()

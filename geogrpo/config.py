@@ -128,7 +128,7 @@ class OptimizerConfig:
     warmup_steps: int = 0
     """Steps over which the learning rate rises from 0."""
     final_lr_fraction: float = 0.0
-    """Learning rate at the last step, as a fraction of the peak."""
+    """Learning rate that the decay reaches after the last step, as a fraction of the peak."""
     weight_decay: float = 0.0
     """Decoupled weight decay."""
     beta1: float = 0.9
@@ -138,15 +138,16 @@ class OptimizerConfig:
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this global norm. 0 turns clipping off."""
 
-    def __post_init__(self) -> None:
+    def check(self, section: str) -> None:
+        """Raise ValueError on a value out of range, naming its key below `section`; both stages have an optimizer."""
         for name in ("lr", "warmup_steps", "weight_decay", "max_grad_norm"):
             value = getattr(self, name)
-            _require(0 <= value < math.inf, f"optimizer.{name}", value, "0 or more")
+            _require(0 <= value < math.inf, f"{section}.{name}", value, "0 or more")
         for name in ("beta1", "beta2"):
             value = getattr(self, name)
-            _require(0 <= value < 1, f"optimizer.{name}", value, "at least 0 and below 1")
+            _require(0 <= value < 1, f"{section}.{name}", value, "at least 0 and below 1")
         fraction = self.final_lr_fraction
-        _require(0 <= fraction <= 1, "optimizer.final_lr_fraction", fraction, "between 0 and 1")
+        _require(0 <= fraction <= 1, f"{section}.final_lr_fraction", fraction, "between 0 and 1")
 
 
 @dataclass(frozen=True)
@@ -163,6 +164,7 @@ class SupervisedConfig:
     def __post_init__(self) -> None:
         _require(self.steps >= 0, "supervised.steps", self.steps, "0 or more")
         _require(self.examples_per_step > 0, "supervised.examples_per_step", self.examples_per_step, "positive")
+        self.optimizer.check("supervised.optimizer")
 
 
 @dataclass(frozen=True)
@@ -245,6 +247,7 @@ class GRPOConfig:
             self.group_size,
             "at least 2 (an advantage compares the completions of one prompt)",
         )
+        self.optimizer.check("grpo.optimizer")
 
 
 @dataclass(frozen=True)
@@ -389,6 +392,25 @@ def _keys(config_class: type, prefix: str = "") -> Iterator[str]:
 def config_to_dict(config: RunConfig) -> dict:
     """The configuration as plain nested values, as written to config.yaml."""
     return dataclasses.asdict(config)
+
+
+MAY_DIFFER_ON_RESUME = frozenset(
+    {"name", "output_dir", "checkpoint_every", "keep_checkpoints", "evaluation.bootstrap_samples"}
+)
+"""Options that a resumed run may be given anew: they find the run, or choose what is kept, and train nothing."""
+
+
+def config_differences(saved: RunConfig, given: RunConfig) -> dict[str, tuple[object, object]]:
+    """Full key -> (saved, given) of every option that differs."""
+    return {key: (old, new) for (key, old), (_, new) in zip(_leaves(saved), _leaves(given), strict=True) if old != new}
+
+
+def _leaves(config: object, prefix: str = "") -> Iterator[tuple[str, object]]:
+    for name, value in vars(config).items():
+        if dataclasses.is_dataclass(value):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
 
 
 def save_config(config: RunConfig, path: Path) -> None:

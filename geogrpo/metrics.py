@@ -8,10 +8,12 @@ Shapes: N images.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from geogrpo_kernels import EARTH_RADIUS_KM
 
+STATISTICS: dict[str, Callable[[np.ndarray], Any]] = {"mean": np.mean, "median": np.median}
 THRESHOLDS_KM = (1, 25, 200, 750, 2500)
 """Street, city, region, country, continent."""
 GEOSCORE_SCALE_KM = 1492.7
@@ -51,11 +53,16 @@ def bootstrap(values: np.ndarray, *, num_samples: int, seed: int = 0, statistic:
 
     Args:
         values: (N,) one number per image, N > 0.
-        statistic: "mean" or "median".
+        num_samples: resamples, at least 1.
+        statistic: a key of STATISTICS.
     """
     if values.ndim != 1 or len(values) == 0:
         raise ValueError(f"values must be (N,) with N > 0, got {values.shape}.")
-    compute: Callable[[np.ndarray], np.floating] = {"mean": np.mean, "median": np.median}[statistic]  # type: ignore[assignment]
+    if num_samples < 1:
+        raise ValueError(f"num_samples must be at least 1, got {num_samples}.")
+    if statistic not in STATISTICS:
+        raise ValueError(f"statistic must be one of {', '.join(STATISTICS)}, got {statistic!r}.")
+    compute = STATISTICS[statistic]
     rng = np.random.default_rng(seed)
     draws = np.empty(num_samples)
     for i in range(num_samples):
@@ -81,6 +88,9 @@ def summarize(
         country_is_right: (N,) bool.
         num_samples: bootstrap resamples.
     """
+    if distance_km.shape != country_is_right.shape:
+        shapes = f"{distance_km.shape} and {country_is_right.shape}"
+        raise ValueError(f"distance_km and country_is_right must be of the same images, got {shapes}.")
     columns = {f"within_{km}_km": accuracy_within(distance_km, km) for km in THRESHOLDS_KM}
     columns["geoscore"] = geoscore(distance_km)
     columns["country_accuracy"] = country_is_right.astype(np.float64)

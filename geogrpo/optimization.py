@@ -4,15 +4,16 @@ The gradient is that of (sum of token losses) / (one token count over all ranks 
 the step was split.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from geogrpo.checkpoint import Progress
 from geogrpo.config import OptimizerConfig
-from geogrpo.distributed import all_gather_list, all_max
+from geogrpo.distributed import all_gather_list, all_max, all_sum
 from geogrpo.policy.model import Policy
 from geogrpo.policy.packing import Group, pack, split_by_budget
 from geogrpo.types import PackedBatch
@@ -42,7 +43,7 @@ class UpdateResult:
     """What one optimizer step did, over all ranks."""
 
     loss: float
-    """Sum of the token losses divided by num_valid_tokens."""
+    """Sum of the token losses divided by num_valid_tokens; 0 without tokens."""
     token_means: dict[str, float]
     """What the token loss reports, averaged over the tokens trained; empty when there were none."""
     grad_norm: float
@@ -66,6 +67,59 @@ def learning_rate(step: int, num_steps: int, config: OptimizerConfig) -> float:
     return config.lr * warmup * (1 - (1 - config.final_lr_fraction) * progress)
 
 
+def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, num_steps: int, config: OptimizerConfig) -> None:
+    """Give the optimizer the learning rate of 0-based `step`."""
+    for param_group in optimizer.param_groups:
+        param_group["lr"] = learning_rate(step, num_steps, config)
+
+
+def num_tokens_of_all_ranks(completions: Iterable[Sequence[Tensor]]) -> int:
+    """Tokens in every rank's completions, given as groups of (length,) ids."""
+    return int(all_sum(torch.tensor(sum(len(ids) for group in completions for ids in group))))
+
+
+class StepCounter:
+    """Counts what the steps of a stage did, the same on every rank.
+
+    Args:
+        progress: updated by every step.
+        num_examples: in the training set.
+        per_step: examples of one step, over all ranks.
+        num_steps: of the stage.
+    """
+
+    def __init__(self, progress: Progress, *, num_examples: int, per_step: int, num_steps: int) -> None:
+        self._progress, self._per_step = progress, per_step
+        # An epoch, or the whole stage where that is shorter
+        self._max_unreadable = min(num_examples, num_steps * per_step)
+        self._unreadable: list[str] = []
+
+    def finish_step(self, *, num_tokens: int, skipped: Sequence[str], seconds: float) -> dict[str, float]:
+        """Count one more step and return the metrics that both stages have.
+
+        Args:
+            num_tokens: completion tokens of all ranks.
+            skipped: why images of this rank could not be read.
+            seconds: the step took.
+        Raises:
+            ValueError: naming the first image, when none could be read for an epoch or the whole stage.
+        """
+        of_all_ranks = all_gather_list(list(skipped))
+        progress = self._progress
+        progress.finish_step(num_tokens, of_all_ranks)
+        is_nothing_readable = len(of_all_ranks) == self._per_step
+        self._unreadable = [*self._unreadable, *of_all_ranks] if is_nothing_readable else []
+        if self._unreadable and len(self._unreadable) >= self._max_unreadable:
+            number, first = len(self._unreadable), self._unreadable[0]
+            raise ValueError(f"none of the last {number} training images could be read; the first: {first}")
+        return {
+            "num_tokens": progress.num_tokens,
+            "num_skipped_images": len(progress.skipped_images),
+            "tokens_per_s": num_tokens / seconds,
+            "step_s": seconds,
+        }
+
+
 def update(
     policy: Policy,
     optimizer: torch.optim.Optimizer,
@@ -85,12 +139,13 @@ def update(
         groups: this rank's groups.
         dummy: a group whose loss is multiplied by 0, for ranks that have fewer rows than another.
         reference: frozen policy whose log-probs the loss needs, or None.
-        num_valid_tokens: the token count that divides the loss, over all ranks.
+        num_valid_tokens: the token count that divides the loss, over all ranks; 0 where every image was unreadable.
         temperature: of the log-probs.
         tokens_per_microbatch: budget of a packed row.
         max_grad_norm: 0 turns clipping off.
     """
     optimizer.zero_grad(set_to_none=True)
+    divisor = max(1, num_valid_tokens)
     rows = split_by_budget(groups, tokens_per_microbatch)
     sums: dict[str, float] = {}
     for i in range(all_max(len(rows))):
@@ -100,7 +155,7 @@ def update(
         output = _run_models(policy, reference, batch, temperature)
         if indices:
             loss, metrics = token_loss(indices, batch, output)
-            (loss.sum() / num_valid_tokens).backward()
+            (loss.sum() / divisor).backward()
             metrics = {**metrics, _LOSS: loss.detach(), _COUNT: torch.ones_like(loss)}
             _add(sums, {name: float(values.double().sum()) for name, values in metrics.items()})
         else:
@@ -115,7 +170,7 @@ def update(
         grad_norm = _clip(policy, max_grad_norm)
         optimizer.step()
     means = {name: total / num_trained for name, total in totals.items()}
-    return UpdateResult(loss_sum / num_valid_tokens, means, grad_norm, int(num_trained))
+    return UpdateResult(loss_sum / divisor, means, grad_norm, int(num_trained))
 
 
 def _run_models(policy: Policy, reference: Policy | None, batch: PackedBatch, temperature: float) -> RowOutput:

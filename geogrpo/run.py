@@ -1,6 +1,7 @@
 """A whole run: make or load the model, stage 1, evaluate, stage 2, evaluate, report. Resumable at any checkpoint."""
 
 import itertools
+import shutil
 import tempfile
 import time
 from collections.abc import Sequence
@@ -17,10 +18,17 @@ from rich.console import Console
 
 from geogrpo import checkpoint as ckpt
 from geogrpo.checkpoint import Progress
-from geogrpo.config import ModelConfig, RunConfig, save_config
+from geogrpo.config import (
+    MAY_DIFFER_ON_RESUME,
+    ModelConfig,
+    RunConfig,
+    config_differences,
+    load_config,
+    save_config,
+)
 from geogrpo.data import Splits, load_dataset
 from geogrpo.data.blue_marble import blue_marble
-from geogrpo.distributed import all_gather_list, is_main, shard_policy, world_size
+from geogrpo.distributed import all_gather_list, is_main, shard_policy, shard_slice, world_size
 from geogrpo.evaluation import best_constant_guess, predict_held_out
 from geogrpo.images import open_image
 from geogrpo.losses import find_loss
@@ -29,21 +37,21 @@ from geogrpo.policy.load import load_policy, load_processor
 from geogrpo.policy.model import Policy
 from geogrpo.policy.processing import Processor
 from geogrpo.policy.tiny import save_tiny_model
+from geogrpo.prompts import PROMPTS
 from geogrpo.regions.chain import chain_of_region
 from geogrpo.regions.index import default_index
 from geogrpo.report.progress import StageDisplay, make_console
 from geogrpo.report.run_log import RunLog
-from geogrpo.report.summary import write_report
+from geogrpo.report.summary import skipped_lines, write_report
 from geogrpo.rewards import find_rewards
-from geogrpo.rewards.distance import multiscale
 from geogrpo.rollout import ENGINES, make_engine
+from geogrpo.seeds import Stream, stream_seed
 from geogrpo.supervised import train_supervised
 from geogrpo.trainer import StepRecord, train_grpo
 from geogrpo.types import Example
 
 TOKENIZER_EXAMPLES, PICTURE_EXAMPLES = 40_000, 256
 """Training examples that the tiny model's tokenizer and pixel statistics are taken from."""
-CONSTANT_GUESS_EXAMPLES = 2000
 
 
 def validate(config: RunConfig) -> Splits:
@@ -56,23 +64,53 @@ def validate(config: RunConfig) -> Splits:
     find_loss(config.grpo.loss.name)
     if config.grpo.sampling.engine not in ENGINES:
         raise ValueError(f"grpo.sampling.engine must be one of {', '.join(ENGINES)}.")
+    if config.answer.prompt not in PROMPTS:
+        raise ValueError(f"answer.prompt {config.answer.prompt!r} is unknown. Known: {', '.join(PROMPTS)}.")
     return load_dataset(config.data, config.seed)
 
 
 def dry_run(config: RunConfig) -> str:
-    """Do everything but train: load the data, read every image file, encode a prompt. Returns a line about it."""
+    """Check what can be checked without a policy, leave nothing behind, and return a line about it.
+
+    Loads the data; makes the tiny model in a temporary folder, or takes the configured one; loads its tokenizer and
+    image processor (no weights); encodes every example that is an image file, shared out over the ranks, or the first
+    training example where the dataset makes its pictures. Every rank must call this.
+
+    Raises:
+        ValueError: naming the key, file or line at fault, on every rank.
+    """
     splits = validate(config)
     files = [example for split in (splits.train, splits.test) for example in _with_files(split)]
-    for example in files:
-        open_image(example)
-    with tempfile.TemporaryDirectory() as folder:
-        model_config = _model_config(config, Path(folder), splits.train)
+    with tempfile.TemporaryDirectory() as own:
+        # The main rank writes, the others read: in its folder
+        folder = Path(all_gather_list([own])[0])
+        model_config = _model_config(config, folder / "initial_model", splits.train, resume=False)
         processor = load_processor(model_config, config.answer.prompt)
         prompt = processor.encode_prompt(splits.train[0])
+        # Every rank must have loaded before the folder goes.
+        _barrier()
+    problems = all_gather_list(_first_problem(files[shard_slice(len(files))], processor))
+    if problems:
+        raise ValueError(problems[0])
     return (
         f"{len(splits.train):,} training and {len(splits.test):,} held-out examples, {len(files):,} image files read;"
         f" the first prompt has {len(prompt.token_ids)} tokens."
     )
+
+
+def _first_problem(examples: Sequence[Example], processor: Processor) -> list[str]:
+    """The message of the first example that cannot be encoded, or nothing."""
+    for example in examples:
+        try:
+            processor.encode_prompt(example)
+        except ValueError as error:
+            return [str(error)]
+    return []
+
+
+def _barrier() -> None:
+    if dist.is_initialized():
+        dist.barrier()
 
 
 def _with_files(examples: Sequence[Example]) -> list[Example]:
@@ -82,19 +120,32 @@ def _with_files(examples: Sequence[Example]) -> list[Example]:
     return [example for example in examples if isinstance(example.image, str | Path)]
 
 
-def _model_config(config: RunConfig, folder: Path, train: Sequence[Example]) -> ModelConfig:
-    """The model to load: the configured one, or a tiny one made in `folder` by the main rank."""
+def _model_config(config: RunConfig, folder: Path, train: Sequence[Example], *, resume: bool) -> ModelConfig:
+    """The model to load: the configured one, or a tiny one that the main rank makes in `folder`.
+
+    A resumed run takes the one it made when it started.
+    """
     if config.model.path is not None:
         return config.model
-    if is_main() and not (folder / "config.json").exists():
-        rng = np.random.default_rng(config.seed)
-        order = [int(i) for i in rng.permutation(len(train))[:TOKENIZER_EXAMPLES]]
-        texts = [chain_of_region(train[i], config.answer.decimals) for i in order]
-        pictures = [open_image(train[i]) for i in order[:PICTURE_EXAMPLES]]
-        save_tiny_model(folder, config.model.tiny, texts, pictures, seed=config.seed)
-    if dist.is_initialized():
-        dist.barrier()
+    if resume and not (folder / "config.json").exists():
+        raise ValueError(f"--resume: the run's own {folder} is missing.")
+    if is_main() and not resume:
+        _make_tiny_model(config, folder, train)
+    _barrier()
     return replace(config.model, path=str(folder))
+
+
+def _make_tiny_model(config: RunConfig, folder: Path, train: Sequence[Example]) -> None:
+    """Write a tiny model to `folder`, complete or not at all, in place of what an earlier attempt left there."""
+    rng = np.random.default_rng(stream_seed(config.seed, Stream.TINY_MODEL))
+    order = [int(i) for i in rng.permutation(len(train))[:TOKENIZER_EXAMPLES]]
+    texts = [chain_of_region(train[i], config.answer.decimals) for i in order]
+    pictures = [open_image(train[i]) for i in order[:PICTURE_EXAMPLES]]
+    temporary = folder.with_name(f".writing-{folder.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    save_tiny_model(temporary, config.model.tiny, texts, pictures, seed=config.seed)
+    shutil.rmtree(folder, ignore_errors=True)
+    temporary.rename(folder)
 
 
 class Run:
@@ -104,6 +155,9 @@ class Run:
         config: what to do.
         device: of this rank.
         resume: go on after the last checkpoint of the newest folder of this name, instead of starting a new one.
+    Raises:
+        ValueError: naming the key, file or line at fault; on a resume also the options that are not those the run was
+            started with, or the damaged file of its checkpoint. Nothing is changed then.
     """
 
     def __init__(self, config: RunConfig, device: torch.device, *, resume: bool) -> None:
@@ -114,10 +168,9 @@ class Run:
         self.splits = validate(config)
         self.folder = run_folder(config, resume=resume)
         self.checkpoints = self.folder / "checkpoints"
-        self.resume_from = ckpt.latest_checkpoint(self.checkpoints) if resume else None
-        if resume and self.resume_from is None:
-            raise ValueError(f"--resume: {self.checkpoints} holds no complete checkpoint.")
-        self.model_config = _model_config(config, self.folder / "initial_model", self.splits.train)
+        self.resume_from = _checkpoint_to_resume(config, self.folder) if resume else None
+        self.progress = Progress() if self.resume_from is None else ckpt.check_checkpoint(self.resume_from)
+        self.model_config = _model_config(config, self.folder / "initial_model", self.splits.train, resume=resume)
         self.processor: Processor = load_processor(self.model_config, config.answer.prompt)
         self.engine = make_engine(config.grpo.sampling.engine, self.processor)
         self.policy = self._load_policy()
@@ -126,10 +179,10 @@ class Run:
     def train(self) -> None:
         """Both stages, each followed by its held-out evaluation, then the report."""
         started = time.monotonic()
-        if is_main():
+        if is_main() and self.resume_from is None:
             save_config(self.config, self.folder / "config.yaml")
         self._print_header()
-        progress = Progress() if self.resume_from is None else ckpt.read_progress(self.resume_from)
+        progress = self.progress
         for stage in ckpt.STAGES[ckpt.STAGES.index(progress.stage) :]:
             if stage != progress.stage:
                 progress = Progress(stage=stage, skipped_images=progress.skipped_images)
@@ -155,6 +208,8 @@ class Run:
             f" {len(self.splits.train):,} training and {len(self.splits.test):,} held-out examples; {self.folder}",
             highlight=False,
         )
+        if self.resume_from is not None:
+            self.console.print(f"Resumed after {self.resume_from}, with {self.folder / 'config.yaml'}", highlight=False)
 
     def _train_stage(self, progress: Progress) -> None:
         """Train one stage from where `progress` stands, with a checkpoint at its end."""
@@ -241,23 +296,16 @@ class Run:
             self.log.write_predictions(stage, predictions)
 
     def _report(self, progress: Progress) -> None:
-        config = self.config
-        rng = np.random.default_rng(config.seed)
-        some = rng.permutation(len(self.splits.train))[:CONSTANT_GUESS_EXAMPLES]
         write_report(
             self.folder,
-            constant_latlon_deg=best_constant_guess(np.array([self.splits.train[int(i)].latlon_deg for i in some])),
-            reward=multiscale,
+            constant_latlon_deg=best_constant_guess(self.splits.train, seed=self.config.seed),
             index=default_index(),
-            num_samples=config.evaluation.bootstrap_samples,
+            num_samples=self.config.evaluation.bootstrap_samples,
             world=_world_picture(),
             console=self.console,
         )
-        if progress.skipped_images:
-            self.console.print(
-                f"{len(progress.skipped_images)} training images were skipped; the first:", style="yellow"
-            )
-            self.console.print(progress.skipped_images[0], style="yellow", markup=False)
+        for line in skipped_lines(progress.skipped_images):
+            self.console.print(line, style="yellow", markup=False, highlight=False)
 
 
 def run_folder(config: RunConfig, *, resume: bool) -> Path:
@@ -272,6 +320,29 @@ def run_folder(config: RunConfig, *, resume: bool) -> Path:
     return all_gather_list([folder])[0]
 
 
+def saved_config(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
+    """What the run that `config` names was started with, changed by command-line words."""
+    folder = run_folder(config, resume=True)
+    return replace(load_config(str(folder / "config.yaml"), overrides), name=config.name, output_dir=config.output_dir)
+
+
+def _checkpoint_to_resume(config: RunConfig, folder: Path) -> Path:
+    """The newest complete checkpoint of the run in `folder`, which must have been started with the same options."""
+    path = folder / "config.yaml"
+    differences = config_differences(load_config(str(path)), config)
+    changed = [f"{key}: {old} -> {new}" for key, (old, new) in differences.items() if key not in MAY_DIFFER_ON_RESUME]
+    if changed:
+        raise ValueError(
+            f"--resume: {path} says otherwise: {'; '.join(changed)}."
+            " Leave these options out, or start another run without --resume."
+        )
+    checkpoints = folder / "checkpoints"
+    newest = ckpt.latest_checkpoint(checkpoints)
+    if newest is None:
+        raise ValueError(f"--resume: {checkpoints} holds no complete checkpoint.")
+    return newest
+
+
 def _world_picture() -> Image.Image | None:
     """The Earth for the map; None where the extra `demo` is not installed."""
     try:
@@ -280,4 +351,4 @@ def _world_picture() -> Image.Image | None:
         return None
 
 
-__all__ = ["Run", "dry_run", "validate"]
+__all__ = ["Run", "dry_run", "saved_config", "validate"]

@@ -6,14 +6,19 @@ Source: Geo-R (arXiv 2601.00388). The loss is on the answer only, averaged over 
 import time
 from collections.abc import Callable, Sequence
 
-import torch
-from torch import Tensor
+from torch import Tensor, optim
 
 from geogrpo.checkpoint import Progress
 from geogrpo.config import SupervisedConfig
 from geogrpo.data.loader import load_batches
-from geogrpo.distributed import all_gather_list, all_sum
-from geogrpo.optimization import RowOutput, learning_rate, update
+from geogrpo.optimization import (
+    RowOutput,
+    StepCounter,
+    UpdateResult,
+    num_tokens_of_all_ranks,
+    set_learning_rate,
+    update,
+)
 from geogrpo.policy.model import Policy
 from geogrpo.policy.packing import Group
 from geogrpo.policy.processing import Processor
@@ -27,7 +32,7 @@ def train_supervised(
     examples: Sequence[Example],
     config: SupervisedConfig,
     *,
-    optimizer: torch.optim.Optimizer,
+    optimizer: optim.Optimizer,
     progress: Progress,
     decimals: int,
     tokens_per_microbatch: int,
@@ -41,20 +46,22 @@ def train_supervised(
         progress: updated after every step.
         decimals: of the coordinates in the answers.
         on_step: called after every step, on every rank, with the step's metrics.
+    Raises:
+        ValueError: naming the first image, when none can be read for a whole epoch.
     """
     policy.train()
     dummy = processor.dummy_group()
-    steps = range(progress.step, config.steps)
-    batches = load_batches(examples, processor.encode_prompt, per_step=config.examples_per_step, seed=seed, steps=steps)
+    steps, per_step = range(progress.step, config.steps), config.examples_per_step
+    counter = StepCounter(progress, num_examples=len(examples), per_step=per_step, num_steps=config.steps)
+    batches = load_batches(examples, processor.encode_prompt, per_step=per_step, seed=seed, steps=steps)
     for step, batch in zip(steps, batches, strict=True):
         started = time.perf_counter()
         groups = [
             Group(prompt, [processor.encode_answer(chain_of_region(prompt.example, decimals))])
             for prompt in batch.prompts
         ]
-        num_tokens = int(all_sum(torch.tensor(sum(len(group.completions[0]) for group in groups))))
-        for param_group in optimizer.param_groups:
-            param_group["lr"] = learning_rate(step, config.steps, config.optimizer)
+        num_tokens = num_tokens_of_all_ranks(group.completions for group in groups)
+        set_learning_rate(optimizer, step, config.steps, config.optimizer)
         result = update(
             policy,
             optimizer,
@@ -66,22 +73,17 @@ def train_supervised(
             tokens_per_microbatch=tokens_per_microbatch,
             max_grad_norm=config.optimizer.max_grad_norm,
         )
-        progress.step = step + 1
-        progress.num_tokens += num_tokens
-        progress.skipped_images += all_gather_list(batch.skipped)
-        seconds = time.perf_counter() - started
-        on_step(
-            {
-                "loss": result.loss,
-                **result.token_means,
-                "grad_norm": result.grad_norm,
-                "learning_rate": optimizer.param_groups[0]["lr"],
-                "num_tokens": progress.num_tokens,
-                "num_skipped_images": len(progress.skipped_images),
-                "tokens_per_s": num_tokens / seconds,
-                "step_s": seconds,
-            }
+        counted = counter.finish_step(
+            num_tokens=num_tokens, skipped=batch.skipped, seconds=time.perf_counter() - started
         )
+        on_step(_learned(result) | {"learning_rate": optimizer.param_groups[0]["lr"]} | counted)
+
+
+def _learned(result: UpdateResult) -> dict[str, float]:
+    if result.num_trained_tokens == 0:
+        # Every image of the step was unreadable.
+        return {"loss": float("nan")}
+    return {"loss": result.loss, **result.token_means, "grad_norm": result.grad_norm}
 
 
 def _negative_log_likelihood(

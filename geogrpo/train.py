@@ -3,7 +3,8 @@
 torchrun --standalone --nproc-per-node 1 -m geogrpo.train               the recipe `demo`
 torchrun --standalone --nproc-per-node 8 -m geogrpo.train --recipe my.yaml --grpo.steps 500
 python -m geogrpo.train --recipe my.yaml --dry-run                      validate, print the configuration, stop
-torchrun --standalone --nproc-per-node 1 -m geogrpo.train --resume      go on after the last checkpoint
+torchrun --standalone --nproc-per-node 1 -m geogrpo.train --resume      go on after the last checkpoint, with the
+                                                                        options the run was started with
 """
 
 import argparse
@@ -15,7 +16,7 @@ import yaml
 
 from geogrpo.config import config_to_dict, load_config
 from geogrpo.distributed import init_distributed, is_main
-from geogrpo.run import Run, dry_run
+from geogrpo.run import Run, dry_run, saved_config
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -29,13 +30,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--recipe", default="demo", help="a recipe in geogrpo/recipes, or a YAML file (default: demo)")
     parser.add_argument("--dry-run", action="store_true", help="validate everything, print the configuration and stop")
-    parser.add_argument("--resume", action="store_true", help="go on after the last checkpoint of the run's name")
+    parser.add_argument("--resume", action="store_true", help="go on after the last checkpoint of the recipe's run")
     options, overrides = parser.parse_known_args(arguments)
     try:
         # Only here is a ValueError the user's: one raised while training is a bug, and keeps its traceback.
         try:
             config = load_config(options.recipe, overrides)
             device = init_distributed()
+            if options.resume:
+                config = saved_config(config, overrides)
             report = dry_run(config) if options.dry_run else None
             run = None if options.dry_run else Run(config, device, resume=options.resume)
         except ValueError as error:

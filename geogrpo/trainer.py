@@ -23,19 +23,26 @@ from torch import Tensor
 from geogrpo.advantages import group_advantages, has_signal
 from geogrpo.checkpoint import Progress
 from geogrpo.config import GRPOConfig
-from geogrpo.data.loader import load_batches
-from geogrpo.distributed import all_gather_list, all_sum, rank
-from geogrpo.losses import find_loss
-from geogrpo.optimization import RowOutput, TokenLoss, UpdateResult, learning_rate, make_optimizer, update
+from geogrpo.data.loader import Batch, load_batches
+from geogrpo.distributed import all_gather_list, rank
+from geogrpo.losses import LossFunction, find_loss
+from geogrpo.optimization import (
+    RowOutput,
+    StepCounter,
+    TokenLoss,
+    UpdateResult,
+    make_optimizer,
+    num_tokens_of_all_ranks,
+    set_learning_rate,
+    update,
+)
 from geogrpo.policy.model import Policy
 from geogrpo.policy.packing import Group
 from geogrpo.policy.processing import Processor
 from geogrpo.rewards import Reward, Scores, find_rewards, score
-from geogrpo.rollout import make_engine
+from geogrpo.rollout import Engine, make_engine
+from geogrpo.seeds import Stream, stream_seed
 from geogrpo.types import Example, PackedBatch, Rollouts
-
-SAMPLING_STREAM = 1
-"""Keeps the random numbers of sampling apart from those of the data order."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,8 @@ def train_grpo(
         seed: of the order of the examples and of the samples.
         on_step: called after every step, on every rank.
     Raises:
-        ValueError: on unknown names, or when beta > 0 and there is no reference.
+        ValueError: on unknown names, when beta > 0 and there is no reference, or naming the first image when none can
+            be read for a whole epoch.
     """
     if config.loss.beta > 0 and reference is None:
         raise ValueError("grpo.loss.beta is above 0, so train_grpo needs a reference policy.")
@@ -84,52 +92,48 @@ def train_grpo(
     optimizer = optimizer or make_optimizer(policy, config.optimizer)
     progress = progress or Progress(stage="grpo")
     engine = make_engine(config.sampling.engine, processor)
-    chosen_rewards = find_rewards(config.rewards, rewards)
-    find_loss(config.loss.name)
+    chosen_rewards, loss_function = find_rewards(config.rewards, rewards), find_loss(config.loss.name)
     dummy = processor.dummy_group()
-    steps = range(progress.step, config.steps)
-    batches = load_batches(examples, processor.encode_prompt, per_step=config.prompts_per_step, seed=seed, steps=steps)
+    steps, per_step = range(progress.step, config.steps), config.prompts_per_step
+    counter = StepCounter(progress, num_examples=len(examples), per_step=per_step, num_steps=config.steps)
+    batches = load_batches(examples, processor.encode_prompt, per_step=per_step, seed=seed, steps=steps)
     for step, batch in zip(steps, batches, strict=True):
         started = time.perf_counter()
-        rollouts = engine.sample(
-            policy,
-            batch.prompts,
-            group_size=config.group_size,
-            temperature=config.sampling.temperature,
-            max_new_tokens=config.sampling.max_new_tokens,
-            seeds=[(seed, SAMPLING_STREAM, step, position) for position in batch.positions],
-        )
-        sampled = time.perf_counter()
+        rollouts = _sample(engine, policy, batch, config, seed, step)
+        sampling_s = time.perf_counter() - started
         scores = score(rollouts, chosen_rewards, config.rewards)
         advantages = _advantages_over_ranks(scores.total, config)
-        for param_group in optimizer.param_groups:
-            param_group["lr"] = learning_rate(step, config.steps, config.optimizer)
-        num_tokens = int(all_sum(torch.tensor(sum(len(ids) for group in rollouts.token_ids for ids in group))))
+        set_learning_rate(optimizer, step, config.steps, config.optimizer)
+        num_tokens = num_tokens_of_all_ranks(rollouts.token_ids)
         result = update(
             policy,
             optimizer,
-            *_groups_and_loss(rollouts, scores.total, advantages, config),
+            *_groups_and_loss(rollouts, scores.total, advantages, config, loss_function),
             dummy=dummy,
             reference=reference if config.loss.beta > 0 else None,
-            num_valid_tokens=max(1, num_tokens),
+            num_valid_tokens=num_tokens,
             temperature=config.sampling.temperature,
             tokens_per_microbatch=tokens_per_microbatch,
             max_grad_norm=config.optimizer.max_grad_norm,
         )
-        progress.step = step + 1
-        progress.num_tokens += num_tokens
-        progress.skipped_images += all_gather_list(batch.skipped)
-        completions = all_gather_list(completion_records(progress.step, rollouts, scores, advantages))
-        seconds = time.perf_counter() - started
-        metrics = _step_metrics(completions, result) | {
-            "learning_rate": optimizer.param_groups[0]["lr"],
-            "num_tokens": progress.num_tokens,
-            "num_skipped_images": len(progress.skipped_images),
-            "tokens_per_s": num_tokens / seconds,
-            "sampling_s": sampled - started,
-            "step_s": seconds,
-        }
+        completions = all_gather_list(completion_records(step + 1, rollouts, scores, advantages))
+        counted = counter.finish_step(
+            num_tokens=num_tokens, skipped=batch.skipped, seconds=time.perf_counter() - started
+        )
+        metrics = _step_metrics(completions, config.group_size, result) | counted
+        metrics |= {"learning_rate": optimizer.param_groups[0]["lr"], "sampling_s": sampling_s}
         on_step(StepRecord(progress.step, metrics, completions))
+
+
+def _sample(engine: Engine, policy: Policy, batch: Batch, config: GRPOConfig, seed: int, step: int) -> Rollouts:
+    return engine.sample(
+        policy,
+        batch.prompts,
+        group_size=config.group_size,
+        temperature=config.sampling.temperature,
+        max_new_tokens=config.sampling.max_new_tokens,
+        seeds=[stream_seed(seed, Stream.SAMPLING, step, position) for position in batch.positions],
+    )
 
 
 def _advantages_over_ranks(rewards: Tensor, config: GRPOConfig) -> Tensor:
@@ -142,13 +146,12 @@ def _advantages_over_ranks(rewards: Tensor, config: GRPOConfig) -> Tensor:
 
 
 def _groups_and_loss(
-    rollouts: Rollouts, rewards: Tensor, advantages: Tensor, config: GRPOConfig
+    rollouts: Rollouts, rewards: Tensor, advantages: Tensor, config: GRPOConfig, loss_function: LossFunction
 ) -> tuple[list[Group], TokenLoss]:
     """The groups that have a gradient, and their loss.
 
     Those are the groups with a signal, or all of them when a KL pulls on every token.
     """
-    loss_function = find_loss(config.loss.name)
     chosen = torch.arange(len(rewards)) if config.loss.beta > 0 else has_signal(rewards).nonzero().flatten()
     groups = [Group(rollouts.prompts[i], rollouts.token_ids[i]) for i in chosen.tolist()]
 
@@ -157,9 +160,11 @@ def _groups_and_loss(
         per_token = advantages[ids].flatten()[batch.target_completion].to(output.logprobs.device)
         losses = loss_function(output.logprobs, None, output.ref_logprobs, per_token, config.loss)
         sampled = torch.cat([row for i in ids.tolist() for row in rollouts.logprobs[i]]).to(per_token.device)
+        # Without a reference a KL of 0 would be a claim.
+        kl = {} if output.ref_logprobs is None else {"kl": losses.kl}
         return losses.loss, {
             "entropy": output.entropy.detach(),
-            "kl": losses.kl,
+            **kl,
             "clip_ratio": losses.is_clipped.float(),
             # What the sampler and the trainer disagree about; 0 but for rounding.
             "sampling/sampling_logp_difference/mean": (output.logprobs.detach() - sampled).abs(),
@@ -168,9 +173,7 @@ def _groups_and_loss(
     return groups, token_loss
 
 
-def completion_records(
-    step: int, rollouts: Rollouts, scores: Scores, advantages: Tensor | None = None
-) -> list[dict[str, Any]]:
+def completion_records(step: int, rollouts: Rollouts, scores: Scores, advantages: Tensor) -> list[dict[str, Any]]:
     """One JSON-ready record per completion."""
     records = []
     for p, prompt in enumerate(rollouts.prompts):
@@ -186,7 +189,7 @@ def completion_records(
                     "distance_km": _number(scores.distance_km[p, g]),
                     "reward": _number(scores.total[p, g]),
                     "rewards": {name: _number(values[p, g]) for name, values in scores.components.items()},
-                    "advantage": None if advantages is None else _number(advantages[p, g]),
+                    "advantage": _number(advantages[p, g]),
                     "num_tokens": len(rollouts.token_ids[p][g]),
                     "is_finished": rollouts.is_finished[p][g],
                     "text": text,
@@ -200,17 +203,12 @@ def _number(value: Tensor) -> float | None:
     return None if bool(value.isnan()) else float(value)
 
 
-def _step_metrics(completions: list[dict[str, Any]], result: UpdateResult) -> dict[str, float]:
+def _step_metrics(completions: list[dict[str, Any]], group_size: int, result: UpdateResult) -> dict[str, float]:
     """Metrics under TRL's names, over the completions of all ranks."""
     if not completions:
         # Every image of the step was unreadable.
         return {"reward": float("nan")}
-    groups: dict[tuple[int, str], list[float]] = {}
-    group_number = -1
-    for record in completions:
-        group_number += record["sample"] == 0
-        groups.setdefault((group_number, record["id"]), []).append(record["reward"])
-    rewards = torch.tensor(list(groups.values()), dtype=torch.float64)
+    rewards = torch.tensor([record["reward"] for record in completions], dtype=torch.float64).view(-1, group_size)
     metrics = {
         "reward": float(rewards.mean()),
         "reward_std": float(rewards.std(-1).mean()),

@@ -16,6 +16,7 @@ from geogrpo.config import (
     RewardConfig,
     RunConfig,
     SamplingConfig,
+    config_differences,
     config_to_dict,
     load_config,
     recipe_path,
@@ -215,8 +216,14 @@ def test_a_value_out_of_range_is_rejected_by_its_key(key: str, value: str, expec
     ],
 )
 def test_a_value_that_would_fail_only_in_training_is_rejected_by_its_name(key: str, value: str) -> None:
-    with pytest.raises(ValueError, match=rf"{key.rpartition('.')[2]} must be .*, got {value}"):
+    with pytest.raises(ValueError, match=rf"^{re.escape(key)} must be .*, got {value}"):
         load_config("demo", [f"--{key}={value}"])
+
+
+@pytest.mark.parametrize("stage", ["supervised", "grpo"])
+def test_a_value_of_an_optimizer_is_rejected_by_the_key_of_its_stage(tmp_path: Path, stage: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{stage}\.optimizer\.beta2 must be at least 0 and below 1, got 1\.0"):
+        load_from("recipe", tmp_path, f"{stage}.optimizer.beta2", "1.0")
 
 
 @pytest.mark.parametrize(
@@ -307,3 +314,18 @@ def test_a_saved_configuration_is_read_back_equal(tmp_path: Path) -> None:
     save_config(config, tmp_path / "config.yaml")
     assert load_config(str(tmp_path / "config.yaml")) == config
     assert yaml.safe_load((tmp_path / "config.yaml").read_text(encoding="utf-8")) == config_to_dict(config)
+
+
+def test_differences_are_named_by_their_full_keys() -> None:
+    saved = RunConfig()
+    given = dataclasses.replace(
+        saved,
+        seed=2,
+        grpo=GRPOConfig(rewards=RewardConfig({"multiscale": 1.0, "format": 0.5}), loss=LossConfig(beta=0.5)),
+    )
+    assert config_differences(saved, saved) == {}
+    assert config_differences(saved, given) == {
+        "seed": (0, 2),
+        "grpo.rewards.weights": ({"multiscale": 1.0}, {"multiscale": 1.0, "format": 0.5}),
+        "grpo.loss.beta": (0.0, 0.5),
+    }

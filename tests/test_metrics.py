@@ -149,3 +149,16 @@ def test_a_bootstrap_of_nothing_is_rejected(shape: tuple[int, ...]) -> None:
 def test_a_difference_between_other_images_is_rejected() -> None:
     with pytest.raises(ValueError, match=r"before and after must be the same images, got \(3,\) and \(4,\)"):
         paired_difference(np.ones(3), np.ones(4), num_samples=100)
+
+
+def test_a_bootstrap_says_what_it_cannot_do() -> None:
+    with pytest.raises(ValueError, match="statistic must be one of mean, median, got 'mode'"):
+        bootstrap(np.ones(3), num_samples=100, statistic="mode")
+    for num_samples in (0, -1):
+        with pytest.raises(ValueError, match=f"num_samples must be at least 1, got {num_samples}"):
+            bootstrap(np.ones(3), num_samples=num_samples)
+
+
+def test_a_summary_of_unequal_lengths_is_rejected() -> None:
+    with pytest.raises(ValueError, match=r"must be of the same images, got \(3,\) and \(4,\)"):
+        summarize(np.ones(3), np.ones(4, dtype=bool), num_samples=100)

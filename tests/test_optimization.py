@@ -27,6 +27,7 @@ def one_rank_one_row(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory
     return run_worker(tiny_folder, tmp_path_factory.mktemp("gradients") / "one.pt", ranks=1, budget=100_000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ranks", "budget", "spread"),
     [

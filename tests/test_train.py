@@ -1,8 +1,7 @@
 """The command line: mistakes end before training, with one line that says what to do."""
 
 import json
-import os
-import subprocess
+import shutil
 import sys
 from pathlib import Path
 
@@ -107,11 +106,36 @@ def test_dry_run_prints_a_configuration_that_can_be_read_again(
     assert not (tmp_path / "runs").exists()
 
 
-def test_help_says_how_to_start() -> None:
-    command = [sys.executable, "-m", "geogrpo.train", "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ, check=True)
-    assert "torchrun --standalone" in done.stdout
-    assert "--dry-run" in done.stdout
+@SHARED_GROUP
+def test_resume_goes_on_with_the_options_the_run_was_started_with(
+    tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The README's sequence: options are given once, when the run starts; the recipe finds it again."""
+    train.main([*write_jsonl(tmp_path), "--dry-run", f"--model.path={tiny_folder}", "--evaluation.num_samples=0"])
+    (tmp_path / "mine.yaml").write_text(capsys.readouterr().out)
+    recipe = f"--recipe={tmp_path / 'mine.yaml'}"
+    train.main([recipe, "--supervised.steps=0", "--grpo.steps=0", "--seed=3"])
+    folder = tmp_path / "runs" / "demo"
+    saved = (folder / "config.yaml").read_bytes()
+    assert yaml.safe_load(saved)["seed"] == 3
+    shutil.rmtree(folder / "model")
+    train.main([recipe, "--resume", "--keep_checkpoints=1"])
+    assert (folder / "model" / "config.json").exists()
+    assert (folder / "config.yaml").read_bytes() == saved
+    assert not (tmp_path / "runs" / "demo-2").exists()
+    capsys.readouterr()
+    error = error_of([recipe, "--resume", "--grpo.steps=2"], capsys)
+    assert f"--resume: {folder / 'config.yaml'} says otherwise: grpo.steps: 0 -> 2" in error
+    assert "seed" not in error
+
+
+def test_help_says_how_to_start(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        train.main(["--help"])
+    assert stopped.value.code == 0
+    printed = capsys.readouterr().out
+    assert "torchrun --standalone" in printed
+    assert "--dry-run" in printed
 
 
 def test_an_unknown_command_lists_the_known_ones(

@@ -11,6 +11,7 @@ from conftest import model_config
 
 from geogrpo.checkpoint import Progress
 from geogrpo.config import GRPOConfig, LossConfig, OptimizerConfig, RewardConfig, SamplingConfig
+from geogrpo.data.loader import step_indices
 from geogrpo.distributed import load_sharded
 from geogrpo.policy.model import Policy
 from geogrpo.policy.processing import Processor
@@ -110,6 +111,32 @@ def test_a_step_reports_what_its_completions_say(model: tuple[Policy, Processor]
         for completion in group:
             assert completion["advantage"] == pytest.approx(completion["reward"] - mean, abs=1e-6)
             assert (completion["distance_km"] is None) == (completion["predicted_latlon_deg"] is None)
+
+
+def test_an_epoch_whose_images_are_all_unreadable_stops_with_the_first_name(
+    model: tuple[Policy, Processor], examples: list[Example]
+) -> None:
+    gone = [Example(example.id, f"/gone/{example.id}.png", example.latlon_deg) for example in examples]
+    with pytest.raises(ValueError, match=r"could be read; the first: example 'place-\d': .*/gone/place-\d\.png"):
+        train(model, gone, southern, steps=5)
+
+
+def test_one_step_without_a_readable_image_does_not_stop_training(
+    model: tuple[Policy, Processor], examples: list[Example]
+) -> None:
+    (first,) = step_indices(len(examples), 1, 0, 0)
+    mixed = list(examples)
+    mixed[first] = Example("gone", "/gone.png", (0.0, 0.0))
+    records = train(model, mixed, southern, steps=2, prompts_per_step=1)
+    assert math.isnan(records[0].metrics["reward"])
+    assert records[0].metrics["num_skipped_images"] == 1
+    assert len(records[1].completions) == 8
+
+
+def test_without_a_reference_there_is_no_kl_to_report(model: tuple[Policy, Processor], examples: list[Example]) -> None:
+    (record,) = train(model, examples, southern)
+    assert "entropy" in record.metrics
+    assert "kl" not in record.metrics
 
 
 def test_training_goes_on_from_its_progress(model: tuple[Policy, Processor], examples: list[Example]) -> None:

@@ -18,23 +18,39 @@ MAP_SIZE = (1600, 800)
 
 
 def reward_curve(metrics: Sequence[dict[str, Any]], path: Path, *, window: int = 20) -> None:
-    """Mean reward of sampled completions over GRPO steps, with its moving average and the entropy below."""
+    """Mean reward of sampled completions over GRPO steps, with its moving average and the entropy below.
+
+    A step that trained on no token has no entropy; the curve has a gap there.
+    """
     steps = [record for record in metrics if record["stage"] == "grpo" and record.get("reward") is not None]
     figure = Figure(figsize=(9, 6), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
     x = np.array([record["step"] for record in steps])
     for axes, name, label in ((upper, "reward", "mean reward of samples"), (lower, "entropy", "entropy (nats/token)")):
-        y = np.array([record[name] for record in steps], dtype=float)
+        y = np.array([record.get(name, np.nan) for record in steps], dtype=float)
         axes.plot(x, y, color=COLORS["grpo"], alpha=0.3, linewidth=1)
         if len(y) >= window:
-            smooth = np.convolve(y, np.ones(window) / window, mode="valid")
-            axes.plot(x[window - 1 :], smooth, color=COLORS["grpo"], linewidth=2, label=f"mean of {window} steps")
+            axes.plot(
+                x[window - 1 :],
+                _moving_mean(y, window),
+                color=COLORS["grpo"],
+                linewidth=2,
+                label=f"mean of {window} steps",
+            )
             axes.legend(frameon=False, loc="best")
         axes.set_ylabel(label)
         axes.grid(alpha=0.25)
     upper.set_title("GRPO: reward on training images")
     lower.set_xlabel("step")
     figure.savefig(path, dpi=110)
+
+
+def _moving_mean(values: np.ndarray, window: int) -> np.ndarray:
+    """(N - window + 1,) mean of the finite values in each window, NaN where there are none."""
+    ones, is_known = np.ones(window), np.isfinite(values)
+    totals = np.convolve(np.where(is_known, values, 0.0), ones, mode="valid")
+    counts = np.convolve(is_known.astype(float), ones, mode="valid")
+    return np.divide(totals, counts, out=np.full_like(totals, np.nan), where=counts > 0)
 
 
 def distance_histogram(distance_km: Mapping[str, np.ndarray], path: Path) -> None:

@@ -1,5 +1,6 @@
 """What the user sees while a run trains: a live display on a terminal, plain lines elsewhere."""
 
+import math
 import sys
 import time
 from collections import deque
@@ -80,7 +81,7 @@ class StageDisplay:
             self._console.print(line, highlight=False, soft_wrap=True)
 
     def _mean(self, name: str) -> str:
-        values = [step[name] for step in self._recent if step.get(name) is not None]
+        values = [step[name] for step in self._recent if math.isfinite(step.get(name, math.nan))]
         if not values:
             return "-"
         mean = sum(values) / len(values)

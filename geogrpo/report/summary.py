@@ -1,7 +1,7 @@
 """The closing table of a run and what stage 2 changed, computed from the files of the run alone."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ from geogrpo_kernels import haversine_km
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
+from geogrpo.checkpoint import STAGES
 from geogrpo.evaluation import (
     HeldOutPrediction,
     greedy_points,
@@ -25,8 +25,11 @@ from geogrpo.metrics import THRESHOLDS_KM, Estimate, bootstrap, charged_km, pair
 from geogrpo.regions.index import RegionIndex
 from geogrpo.report.figures import distance_histogram, reward_curve, world_map
 from geogrpo.report.run_log import predictions_path, read_metrics, read_predictions
+from geogrpo.rewards.distance import multiscale
 
-STAGES = ("supervised", "grpo")
+REWARD = "multiscale"
+"""The reward of the closing table, whatever GRPO was paid for: one yardstick for all runs."""
+MAX_SKIPPED_LINES = 20
 ROW_TITLES = {
     "constant": "best constant guess",
     "supervised": "after stage 1 (supervised)",
@@ -45,7 +48,6 @@ def write_report(
     folder: Path,
     *,
     constant_latlon_deg: np.ndarray,
-    reward: Callable[[Tensor], Tensor],
     index: RegionIndex,
     num_samples: int,
     world: Image.Image | None,
@@ -56,7 +58,7 @@ def write_report(
     Args:
         folder: of the run.
         constant_latlon_deg: (2,) the best constant guess.
-        reward: distance in km -> the reward that GRPO raised.
+        index: looks countries up.
         num_samples: bootstrap resamples.
         world: equirectangular picture of the Earth for the map, or None for no map.
     """
@@ -66,13 +68,15 @@ def write_report(
     console.print(_accuracy_table(rows, len(predictions[stages[-1]])))
     summary: dict[str, Any] = {
         "num_images": len(predictions[stages[-1]]),
+        "reward": REWARD,
         "rows": {row: {name: asdict(value) for name, value in columns.items()} for row, columns in rows.items()},
     }
     if len(stages) == 2:
-        change = stage_change(predictions["supervised"], predictions["grpo"], reward, num_samples)
+        change = stage_change(predictions["supervised"], predictions["grpo"], num_samples)
         console.print(_change_table(change))
         summary["stage_2_minus_stage_1"] = {name: asdict(value) for name, value in change.items()}
-    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    text = json.dumps(summary, indent=2, allow_nan=False)
+    (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
     _draw(folder, predictions, world)
     return summary
 
@@ -94,29 +98,60 @@ def _rows(
 
 
 def stage_change(
-    before: Sequence[HeldOutPrediction],
-    after: Sequence[HeldOutPrediction],
-    reward: Callable[[Tensor], Tensor],
-    num_samples: int,
+    before: Sequence[HeldOutPrediction], after: Sequence[HeldOutPrediction], num_samples: int
 ) -> dict[str, Estimate]:
-    """Stage 2 minus stage 1 on the same images, with paired bootstrap intervals.
+    """Multiscale reward of stage 2 minus that of stage 1, image by image, with paired bootstrap intervals.
 
-    Returns: `sampled_reward` (each image's mean over its samples), `greedy_reward`, and the two stages' own means.
+    Args:
+        before, after: the same images in the same order; ids may repeat.
+        num_samples: bootstrap resamples.
+    Returns:
+        `<row>_stage_1`, `<row>_stage_2` and `<row>_change` for the rows `sampled_reward` (each image's mean over its
+        samples; left out where there are none) and `greedy_reward`.
+    Raises:
+        ValueError: when the two stages did not answer the same images.
     """
-    common = sorted({record.id for record in before} & {record.id for record in after})
-    values: dict[str, list[np.ndarray]] = {"sampled_reward": [], "greedy_reward": []}
+    _check_same_images(before, after)
+    values: dict[str, list[np.ndarray]] = {}
     for records in (before, after):
-        by_id = {record.id: record for record in records}
-        ordered = [by_id[key] for key in common]
-        truth = true_points(ordered)
-        values["sampled_reward"].append(reward(haversine_km(sampled_points(ordered), truth[:, None])).mean(-1).numpy())
-        values["greedy_reward"].append(reward(haversine_km(greedy_points(ordered), truth)).numpy())
+        truth, sampled = true_points(records), sampled_points(records)
+        if sampled.numel():
+            rewards = multiscale(haversine_km(sampled, truth[:, None].expand_as(sampled)))
+            values.setdefault("sampled_reward", []).append(rewards.mean(-1).numpy())
+        values.setdefault("greedy_reward", []).append(multiscale(haversine_km(greedy_points(records), truth)).numpy())
     change: dict[str, Estimate] = {}
     for name, (first, second) in values.items():
         change[f"{name}_stage_1"] = bootstrap(first, num_samples=num_samples)
         change[f"{name}_stage_2"] = bootstrap(second, num_samples=num_samples)
         change[f"{name}_change"] = paired_difference(first, second, num_samples=num_samples)
     return change
+
+
+def _check_same_images(before: Sequence[HeldOutPrediction], after: Sequence[HeldOutPrediction]) -> None:
+    if len(before) != len(after):
+        raise ValueError(f"both stages must answer the same images, got {len(before)} and {len(after)} answers.")
+    for position, (first, second) in enumerate(zip(before, after, strict=True)):
+        if (first.id, len(first.sampled_latlon_deg)) != (second.id, len(second.sampled_latlon_deg)):
+            raise ValueError(
+                f"both stages must answer the same images as often, got at position {position}"
+                f" {first.id!r} with {len(first.sampled_latlon_deg)} samples and"
+                f" {second.id!r} with {len(second.sampled_latlon_deg)}."
+            )
+
+
+def skipped_lines(skipped_images: Mapping[str, int]) -> list[str]:
+    """What to print about unreadable training images: each one once, at most MAX_SKIPPED_LINES of them.
+
+    Args:
+        skipped_images: message -> how often it was met.
+    """
+    if not skipped_images:
+        return []
+    lines = [f"{len(skipped_images)} training image(s) could not be read and were skipped:"]
+    lines += [f"  {message} (met {count}x)" for message, count in list(skipped_images.items())[:MAX_SKIPPED_LINES]]
+    if len(skipped_images) > MAX_SKIPPED_LINES:
+        lines.append(f"  and {len(skipped_images) - MAX_SKIPPED_LINES} more")
+    return lines
 
 
 def _accuracy_table(rows: dict[str, dict[str, Estimate]], num_images: int) -> Table:
@@ -130,10 +165,12 @@ def _accuracy_table(rows: dict[str, dict[str, Estimate]], num_images: int) -> Ta
 
 
 def _change_table(change: dict[str, Estimate]) -> Table:
-    table = Table(title="Mean reward per held-out image, paired (95 % bootstrap interval below)")
+    table = Table(title=f"Mean {REWARD} reward per held-out image, paired (95 % interval below)")
     for title in ("", "after stage 1", "after stage 2", "change"):
         table.add_column(title, justify="right" if title else "left")
     for name, title in (("sampled_reward", "sampled answers"), ("greedy_reward", "greedy answers")):
+        if f"{name}_change" not in change:
+            continue
         cells = [_cell(change[f"{name}_{part}"], "{:.4f}") for part in ("stage_1", "stage_2")]
         table.add_row(title, *cells, _cell(change[f"{name}_change"], "{:+.4f}"))
     return table

@@ -10,7 +10,7 @@ Columns: `prediction` (types.Prediction), `latlon_deg` (the truth), `distance_km
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,21 +67,24 @@ def find_rewards(config: RewardConfig, custom: Mapping[str, Reward] | None = Non
     Args:
         custom: rewards besides REWARDS, found first.
     Raises:
-        ValueError: on a name that is in neither.
+        ValueError: on a name that is in neither, with its configuration key.
     """
     known = {**REWARDS, **(custom or {})}
-    names = [*config.weights, *([config.gate] if config.gate else [])]
-    for name in names:
+    keys = dict.fromkeys(config.weights, "grpo.rewards.weights")
+    if config.gate:
+        keys.setdefault(config.gate, "grpo.rewards.gate")
+    for name, key in keys.items():
         if name not in known:
-            raise ValueError(f"reward {name!r} is unknown. Known: {', '.join(known)}.")
-    return {name: known[name] for name in names}
+            raise ValueError(f"{key}: reward {name!r} is unknown. Known: {', '.join(known)}.")
+    return {name: known[name] for name in keys}
 
 
 def score(rollouts: Rollouts, rewards: Mapping[str, Reward], config: RewardConfig) -> Scores:
     """Rewards of every completion: the weighted sum of those that apply, times the gate.
 
     Raises:
-        ValueError: when a reward returns the wrong number of values or one that is not a finite number or None.
+        ValueError: when a reward returns no list, the wrong number of values, or one that is neither a finite number
+            nor None.
     """
     num_prompts = len(rollouts.prompts)
     group_size = len(rollouts.texts[0]) if rollouts.texts else 0
@@ -133,13 +136,22 @@ def distances_km(predictions: Sequence[Prediction], truth_latlon_deg: Sequence[t
 
 
 def _checked(name: str, values: Sequence[float | None], expected: int) -> Tensor:
+    if not isinstance(values, Iterable) or isinstance(values, str):
+        raise ValueError(f"reward {name!r} must return a list of {expected} values, got {values!r}.")
     values = list(values)
     if len(values) != expected:
         raise ValueError(f"reward {name!r} must return {expected} values, one per completion, got {len(values)}.")
     for value in values:
-        if value is not None and not math.isfinite(value):
+        if value is not None and not _is_finite(value):
             raise ValueError(f"reward {name!r} returned {value!r}; return a finite number, or None where none applies.")
     return torch.tensor([math.nan if value is None else float(value) for value in values], dtype=torch.float64)
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except (TypeError, ValueError, OverflowError):
+        return False
 
 
 __all__ = ["REWARDS", "Reward", "Scores", "distances_km", "find_rewards", "score"]

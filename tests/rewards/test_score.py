@@ -6,6 +6,7 @@ Shapes: P prompts, G group.
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -195,12 +196,37 @@ def test_a_value_that_is_not_finite_is_rejected_by_the_rewards_name(one_group: R
         score_with(config, one_group, wild=lambda prompts, completions, **_: [0.0, value, 0.0, 0.0])
 
 
+@pytest.mark.parametrize("values", [None, 1.0, "1111"])
+def test_a_reward_that_returns_no_list_is_rejected_by_its_name(one_group: Rollouts, values: Any) -> None:
+    config = RewardConfig(weights={"shy": 1.0}, gate=None)
+    with pytest.raises(ValueError, match=rf"reward 'shy' must return a list of 4 values, got {values!r}"):
+        score_with(config, one_group, shy=lambda prompts, completions, **_: values)
+
+
+@pytest.mark.parametrize("value", ["1.0", [1.0], 1j, 10**400], ids=["text", "list", "complex", "huge"])
+def test_a_value_that_is_no_number_is_rejected_by_the_rewards_name(one_group: Rollouts, value: Any) -> None:
+    config = RewardConfig(weights={"odd": 1.0}, gate=None)
+    with pytest.raises(ValueError, match=r"reward 'odd' returned .*; return a finite number, or None"):
+        score_with(config, one_group, odd=lambda prompts, completions, **_: [0.0, value, 0.0, 0.0])
+
+
+def test_numbers_of_numpy_and_torch_are_numbers(one_group: Rollouts) -> None:
+    values = [np.float32(0.5), torch.tensor(0.25), True, None]
+    for returned in (values, tuple(values), iter(values)):
+        config = RewardConfig(weights={"fine": 1.0}, gate=None)
+        scores = score_with(config, one_group, fine=lambda prompts, completions, returned=returned, **_: returned)
+        assert scores.total.tolist() == [[0.5, 0.25, 1.0, 0.0]]
+
+
 @pytest.mark.parametrize(
-    "config",
-    [RewardConfig(weights={"multiscale": 1.0, "geor": 1.0}), RewardConfig(weights={"multiscale": 1.0}, gate="geor")],
+    ("config", "key"),
+    [
+        (RewardConfig(weights={"multiscale": 1.0, "geor": 1.0}), "grpo.rewards.weights"),
+        (RewardConfig(weights={"multiscale": 1.0}, gate="geor"), "grpo.rewards.gate"),
+    ],
 )
-def test_an_unknown_reward_or_gate_is_rejected_with_the_known_ones(config: RewardConfig) -> None:
-    with pytest.raises(ValueError, match=r"reward 'geor' is unknown\. Known: ") as error:
+def test_an_unknown_reward_or_gate_is_rejected_with_its_key_and_the_known_ones(config: RewardConfig, key: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{key}: reward 'geor' is unknown\. Known: ") as error:
         find_rewards(config, {"mine": REWARDS["format"]})
     for name in [*REWARDS, "mine"]:
         assert name in str(error.value)

@@ -1,0 +1,69 @@
+"""Stage 1 with pictures that cannot be read."""
+
+import math
+from pathlib import Path
+
+import pytest
+from conftest import model_config
+
+from geogrpo.checkpoint import Progress
+from geogrpo.config import OptimizerConfig, SupervisedConfig
+from geogrpo.data.loader import step_indices
+from geogrpo.distributed import load_sharded
+from geogrpo.optimization import make_optimizer
+from geogrpo.policy.model import Policy
+from geogrpo.policy.processing import Processor
+from geogrpo.supervised import train_supervised
+from geogrpo.types import Example
+
+pytestmark = pytest.mark.usefixtures("device")
+
+
+@pytest.fixture
+def model(tiny_folder: Path) -> tuple[Policy, Processor]:
+    return load_sharded(model_config(tiny_folder), "short")
+
+
+def train(model: tuple[Policy, Processor], examples: list[Example], *, steps: int, per_step: int) -> list[dict]:
+    policy, processor = model
+    config = SupervisedConfig(steps=steps, examples_per_step=per_step, optimizer=OptimizerConfig(lr=1e-3))
+    metrics: list[dict] = []
+    train_supervised(
+        policy,
+        processor,
+        examples,
+        config,
+        optimizer=make_optimizer(policy, config.optimizer),
+        progress=Progress(),
+        decimals=1,
+        tokens_per_microbatch=4096,
+        seed=0,
+        on_step=metrics.append,
+    )
+    return metrics
+
+
+def unreadable(example: Example) -> Example:
+    return Example(example.id, f"/gone/{example.id}.png", example.latlon_deg, country="Somewhere")
+
+
+def test_a_step_whose_images_are_all_unreadable_has_no_loss_and_the_next_one_trains(
+    model: tuple[Policy, Processor], examples: list[Example]
+) -> None:
+    (first,) = step_indices(len(examples), 1, 0, 0)
+    mixed = [unreadable(example) if i == first else example for i, example in enumerate(examples)]
+    metrics = train(model, mixed, steps=2, per_step=1)
+    assert math.isnan(metrics[0]["loss"])
+    assert metrics[0]["num_skipped_images"] == 1
+    assert metrics[0]["num_tokens"] == 0
+    assert metrics[1]["loss"] > 0
+    assert metrics[1]["num_tokens"] > 0
+
+
+@pytest.mark.parametrize("steps", [2, 50])
+def test_an_epoch_whose_images_are_all_unreadable_stops_with_the_first_name(
+    model: tuple[Policy, Processor], examples: list[Example], steps: int
+) -> None:
+    first = examples[step_indices(len(examples), 1, 0, 0)[0]].id
+    with pytest.raises(ValueError, match=rf"could be read; the first: example '{first}': .*/gone/{first}\.png"):
+        train(model, [unreadable(example) for example in examples], steps=steps, per_step=1)
