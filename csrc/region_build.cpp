@@ -1,12 +1,14 @@
 // Polygons -> grid of cells, and places -> tree of candidate lists (region_cells.h says what they look like).
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstring>
 #include <exception>
 #include <map>
 #include <numeric>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "region_cells.h"
@@ -278,12 +280,19 @@ class PlaceTreeBuilder {
     std::vector<uint32_t> roots, nodes, candidates;
   };
 
-  Tree build() {
-    tree_.roots.assign(size_t(ROOT_ROWS) * ROOT_COLUMNS, 0);
+  // The cells to start from, each a piece of work that is independent of the others.
+  static std::vector<std::array<int64_t, 2>> start_cells() {
+    std::vector<std::array<int64_t, 2>> cells;
+    for (int64_t y = 0; y < Y_END; y += int64_t(1) << START_BITS)
+      for (int64_t x = 0; x < X_END; x += int64_t(1) << START_BITS) cells.push_back({x, y});
+    return cells;
+  }
+
+  // The tree below one start cell; `roots` holds pairs of slot and entry.
+  Tree build(std::array<int64_t, 2> start) {
     std::vector<int32_t> everything(num_places_);
     std::iota(everything.begin(), everything.end(), 0);
-    for (int64_t y = 0; y < Y_END; y += int64_t(1) << START_BITS)
-      for (int64_t x = 0; x < X_END; x += int64_t(1) << START_BITS) descend(x, y, START_BITS, everything);
+    descend(start[0], start[1], START_BITS, everything);
     return std::move(tree_);
   }
 
@@ -296,7 +305,8 @@ class PlaceTreeBuilder {
     if (x >= X_END || y >= Y_END) return;
     const std::vector<int32_t> kept = candidates(x, y, bits, parent);
     if (bits == ROOT_BITS) {
-      tree_.roots[root_of(uint32_t(x), uint32_t(y))] = write(x, y, bits, kept);
+      tree_.roots.push_back(uint32_t(root_of(uint32_t(x), uint32_t(y))));
+      tree_.roots.push_back(write(x, y, bits, kept));
       return;
     }
     const int64_t half = int64_t(1) << (bits - 1);
@@ -325,7 +335,6 @@ class PlaceTreeBuilder {
       tree_.candidates.push_back(uint32_t(list.size()));
       tree_.candidates.insert(tree_.candidates.end(), list.begin(), list.end());
     }
-    if (tree_.candidates.size() > VALUE_MASK) throw std::length_error("too many places: more than 2^30 words of lists.");
     return make_entry(TAG_LIST, known->second);
   }
 
@@ -383,6 +392,40 @@ class PlaceTreeBuilder {
   std::map<std::vector<int32_t>, uint32_t> lists_;
 };
 
+// The pieces in their order, so that the tree is the same whatever the number of threads.
+PlaceTreeBuilder::Tree join(const std::vector<PlaceTreeBuilder::Tree>& pieces) {
+  PlaceTreeBuilder::Tree tree;
+  tree.roots.assign(size_t(ROOT_ROWS) * ROOT_COLUMNS, 0);
+  for (const auto& piece : pieces) {
+    const uint32_t first_node = uint32_t(tree.nodes.size() / NODE_SIZE), first_word = uint32_t(tree.candidates.size());
+    auto moved = [&](uint32_t entry) {
+      if (tag_of(entry) == TAG_BLOCK) return entry + first_node;
+      return tag_of(entry) == TAG_LIST ? entry + first_word : entry;
+    };
+    for (size_t i = 0; i < piece.roots.size(); i += 2) tree.roots[piece.roots[i]] = moved(piece.roots[i + 1]);
+    for (const uint32_t entry : piece.nodes) tree.nodes.push_back(moved(entry));
+    tree.candidates.insert(tree.candidates.end(), piece.candidates.begin(), piece.candidates.end());
+    if (tree.candidates.size() > VALUE_MASK || tree.nodes.size() / NODE_SIZE > VALUE_MASK)
+      throw std::length_error("too many places: more than 2^30 words of candidate lists.");
+  }
+  return tree;
+}
+
+PlaceTreeBuilder::Tree build_place_tree(const double* places, int64_t num_places, int64_t metric, int64_t num_threads) {
+  const auto starts = PlaceTreeBuilder::start_cells();
+  std::vector<PlaceTreeBuilder::Tree> pieces(starts.size());
+  std::atomic<size_t> next{0};
+  auto work = [&] {
+    for (size_t i = next++; i < starts.size(); i = next++)
+      pieces[i] = PlaceTreeBuilder(places, num_places, metric).build(starts[i]);
+  };
+  std::vector<std::thread> threads;
+  for (int64_t worker = 1; worker < num_threads; ++worker) threads.emplace_back(work);
+  work();
+  for (auto& thread : threads) thread.join();
+  return join(pieces);
+}
+
 using Arrays = std::vector<std::vector<uint32_t>>;
 
 template <typename Build>
@@ -411,10 +454,10 @@ extern "C" void* geogrpo_build_grid(const uint32_t* vertices, const int64_t* rin
 }
 
 // places (num_places, 3) as geogrpo_place_vectors gives them -> {roots, nodes, candidates}.
-extern "C" void* geogrpo_build_place_tree(const double* places, int64_t num_places, int64_t metric, char* error,
-                                          int64_t error_size) {
+extern "C" void* geogrpo_build_place_tree(const double* places, int64_t num_places, int64_t metric, int64_t num_threads,
+                                          char* error, int64_t error_size) {
   return guarded(error, error_size, [&] {
-    auto tree = PlaceTreeBuilder(places, num_places, metric).build();
+    auto tree = build_place_tree(places, num_places, metric, num_threads);
     return Arrays{std::move(tree.roots), std::move(tree.nodes), std::move(tree.candidates)};
   });
 }

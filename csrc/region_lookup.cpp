@@ -84,8 +84,6 @@ void find_places(const IndexView& index, const LookupOptions& options, Block& bl
     slots[i] = root_of(block.points[i].x, block.points[i].y);
     __builtin_prefetch(index.roots + slots[i]);
   }
-  for (int i = 0; i < block.size; ++i)
-    place_vector(block.latlon_deg[i][0], block.latlon_deg[i][1], index.metric, vectors[i]);
   auto arrive = [&](int i, uint32_t entry, int bits) {
     block.entries[i] = entry;
     if (tag_of(entry) == TAG_BLOCK && bits < FINEST_BITS) {
@@ -111,10 +109,12 @@ void find_places(const IndexView& index, const LookupOptions& options, Block& bl
   }
   for (int i = 0; i < block.size; ++i) block.places[i] = int32_t(value_of(block.entries[i])) - 1;
   for (int k = 0; k < num_lists; ++k)
-    block.places[lists[k]] = nearest_in_list(index, value_of(block.entries[lists[k]]), vectors[lists[k]]);
+    place_vector(block.latlon_deg[lists[k]][0], block.latlon_deg[lists[k]][1], index.metric, vectors[k]);
+  for (int k = 0; k < num_lists; ++k)
+    block.places[lists[k]] = nearest_in_list(index, value_of(block.entries[lists[k]]), vectors[k]);
   for (int i = 0; i < block.size; ++i) {
     if (!block.points[i].is_valid) block.places[i] = -1;
-    else if (uses_polygons(index, options)) block.places[i] = place_within(index, block.regions[i], block.places[i], vectors[i]);
+    else if (uses_polygons(index, options)) block.places[i] = place_within(index, block.regions[i], block.places[i], block.latlon_deg[i]);
   }
 }
 

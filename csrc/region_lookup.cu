@@ -27,10 +27,8 @@ __global__ void lookup_kernel(IndexView index, LookupOptions options, const T* _
       }
     }
     if (index.num_places > 0) {
-      double vector[3];
-      place_vector(degrees[0], degrees[1], index.metric, vector);
-      place = nearest_place(index, point, vector);
-      if (uses_polygons(index, options)) place = place_within(index, region, place, vector);
+      place = nearest_place(index, point, degrees);
+      if (uses_polygons(index, options)) place = place_within(index, region, place, degrees);
     }
   }
   int32_t ids[NUM_LEVELS];

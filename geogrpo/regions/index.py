@@ -32,7 +32,7 @@ EMPTY: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {
     "records": (torch.uint32, (0,)),
     "vertices": (torch.uint32, (0, 2)),
     "roots": (torch.uint32, (0,)),
-    "nodes": (torch.uint32, (0, 16)),
+    "nodes": (torch.uint32, (0, 64)),
     "candidates": (torch.uint32, (0,)),
     "place_latlon_deg": (torch.float64, (0, 2)),
     "place_region": (torch.int32, (0,)),
@@ -283,6 +283,11 @@ class RegionIndex:
         return int((self._tables["level"] == LEVELS.index(level)).sum())
 
     @cached_property
+    def sha256(self) -> str:
+        """Of the content, as it stands in a saved file's metadata."""
+        return content_hash(self._tables)
+
+    @cached_property
     def num_bytes(self) -> int:
         """Size of the tables in memory."""
         return sum(table.nbytes for table in (*self._tables.values(), self._ancestors, self._vectors))
@@ -328,8 +333,8 @@ def _build_places(places: Places, polygons: Any, tables: dict[str, Tensor], info
         polygon_of_place = np.where(has_level.any(axis=1), levels[np.arange(len(levels)), finest], -1)
     placed = build.place_regions(places, polygons, polygon_of_place)
     vectors = native.place_vectors(placed.latlon_deg, info.metric)
-    roots, nodes, candidates = native.build_place_tree(vectors, info.metric)
-    arrays = {"roots": roots, "nodes": nodes.reshape(-1, 16), "candidates": candidates}
+    roots, nodes, candidates = native.build_place_tree(vectors, info.metric, ops.num_threads())
+    arrays = {"roots": roots, "nodes": nodes.reshape(-1, 64), "candidates": candidates}
     arrays["place_latlon_deg"] = placed.latlon_deg
     if len(polygons):
         arrays["place_region"] = polygon_of_place[placed.order].astype(np.int32)

@@ -36,15 +36,20 @@ class _LookupOptions(ctypes.Structure):
     _fields_ = (("coast_tolerance_km", ctypes.c_double), ("wrap", ctypes.c_int32), ("use_polygons", ctypes.c_int32))
 
 
-@cache
-def library() -> ctypes.CDLL:
-    """The shared library, built on installation; another one where GEOGRPO_REGION_LIBRARY names its file."""
+def library_path() -> Path:
+    """The shared library built on installation; another one where GEOGRPO_REGION_LIBRARY names its file."""
     forced = os.environ.get("GEOGRPO_REGION_LIBRARY")
     folder = Path(__file__).parent
     built = [Path(forced)] if forced else sorted(folder.glob("_region_index*.so"))
     if not built:
         raise ValueError(f"the region index is not built in {folder}. Install the package: pip install -e .")
-    loaded = ctypes.CDLL(str(built[0]))
+    return built[0]
+
+
+@cache
+def library() -> ctypes.CDLL:
+    """The shared library, loaded."""
+    loaded = ctypes.CDLL(str(library_path()))
     loaded.geogrpo_check.restype = ctypes.c_char_p
     for name in ("geogrpo_build_grid", "geogrpo_build_place_tree", "geogrpo_built_data"):
         getattr(loaded, name).restype = ctypes.c_void_p
@@ -111,13 +116,14 @@ def build_grid(
     return cells, leaves, records, crossings.reshape(-1, 3)
 
 
-def build_place_tree(vectors: np.ndarray, metric: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def build_place_tree(vectors: np.ndarray, metric: str, num_threads: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Roots, nodes and candidate lists (uint32; csrc/region_cells.h) of (N, 3) place vectors, N > 0."""
     error = ctypes.create_string_buffer(_ERROR_SIZE)
     built = library().geogrpo_build_place_tree(
         _pointer(vectors),
         ctypes.c_int64(len(vectors)),
         ctypes.c_int64(METRICS[metric]),
+        ctypes.c_int64(num_threads),
         error,
         ctypes.c_int64(_ERROR_SIZE),
     )
@@ -201,7 +207,7 @@ def _view(tables: dict[str, Tensor], num_polygon_regions: int, metric: int) -> _
         num_record_words=rows("records"),
         num_vertices=rows("vertices", 2),
         num_roots=rows("roots"),
-        num_nodes=rows("nodes", 16),
+        num_nodes=rows("nodes", 64),
         num_candidate_words=rows("candidates"),
         num_places=rows("places", 3),
         num_place_regions=rows("place_region"),

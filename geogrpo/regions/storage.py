@@ -48,8 +48,11 @@ def write_tables(path: Path, tables: dict[str, Tensor], info: IndexInfo) -> None
     """Write to a temporary file beside `path` first, so that a crash leaves no half of an index."""
     metadata = {"format": FORMAT, "info": json.dumps(asdict(info)), "sha256": content_hash(tables)}
     temporary = path.with_name(f"{path.name}.tmp")
-    save_file(tables, temporary, metadata)
-    temporary.replace(path)
+    try:
+        save_file(tables, temporary, metadata)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_tables(
