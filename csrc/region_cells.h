@@ -9,6 +9,7 @@
 #include <climits>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 
 #ifdef __CUDACC__
 #define GEOGRPO_HD __host__ __device__ inline
@@ -132,16 +133,18 @@ GEOGRPO_HD Point fixed_point(double lat_deg, double lon_deg, bool wrap) {
   return {uint32_t(x >= X_END ? x - X_END : x), uint32_t(y >= Y_END ? Y_END - 1 : y), true};
 }
 
-// The cell of a point, and the degrees that its place is looked for with (folded longitude). Raw degrees know no wrap:
-// there a longitude of 180 stays at the east end.
-GEOGRPO_HD Point located_point(double lat_deg, double lon_deg, bool wrap, int64_t metric, double* latlon_deg) {
-  const Point point = fixed_point(lat_deg, lon_deg, wrap);
+// The degrees that a point's place is looked for with (longitude folded), 0 for a point that is none.
+GEOGRPO_HD void place_degrees(double lat_deg, double lon_deg, Point point, int64_t metric, double* latlon_deg) {
   latlon_deg[0] = point.is_valid ? lat_deg : 0.0;
-  latlon_deg[1] = lon_deg;
-  if (!(lon_deg >= -180.0 && lon_deg < 180.0)) latlon_deg[1] = point.is_valid ? fold_longitude(lon_deg) : 0.0;
-  if (metric == DEGREES && point.is_valid && lon_deg == 180.0) latlon_deg[1] = 180.0;
-  if (metric == DEGREES && point.x == 0 && latlon_deg[1] > 0.0) return {uint32_t(X_END - 1), point.y, true};
-  return point;
+  latlon_deg[1] = point.is_valid ? lon_deg : 0.0;
+  // Raw degrees know no wrap: there a longitude of 180 stays at the east end.
+  if (!(latlon_deg[1] >= -180.0 && latlon_deg[1] < 180.0) && !(metric == DEGREES && lon_deg == 180.0))
+    latlon_deg[1] = fold_longitude(lon_deg);
+}
+
+// The cell that a point's place is looked for in.
+GEOGRPO_HD Point place_cell(Point point, int64_t metric, const double* latlon_deg) {
+  return metric == DEGREES && point.x == 0 && latlon_deg[1] > 0.0 ? Point{uint32_t(X_END - 1), point.y, true} : point;
 }
 
 // ---- Exact tests -------------------------------------------------------------------------------------------------
@@ -190,6 +193,9 @@ GEOGRPO_HD int64_t leaf_in_block(uint32_t block, uint32_t x, uint32_t y) {
 }
 
 // ---- Coast -------------------------------------------------------------------------------------------------------
+// Number of the leaf that a coordinate falls in, within its cell.
+GEOGRPO_HD int leaf_of(int64_t units) { return int(units >> LEAF_BITS & (BLOCK_SIDE - 1)); }
+
 struct Nearest {
   double distance_km;
   int32_t id;
@@ -241,22 +247,31 @@ GEOGRPO_HD int32_t region_near_coast(const IndexView& index, Point point, double
   const int64_t reach_y = int64_t(tolerance_km / KM_PER_UNIT) + 1;
   const double wanted_x = tolerance_km / km_per_x + 1;
   const int64_t reach_x = wanted_x < double(X_END / 2 - 1) ? int64_t(wanted_x) : X_END / 2 - 1;
-  const int64_t bottom = point.y > reach_y ? (point.y - reach_y) >> CELL_BITS : 0;
-  const int64_t top = point.y + reach_y < Y_END ? (point.y + reach_y) >> CELL_BITS : CELL_ROWS - 1;
+  // The window in units, its ends wrapped in x
+  const int64_t south = point.y > reach_y ? point.y - reach_y : 0;
+  const int64_t north = point.y + reach_y < Y_END ? point.y + reach_y : Y_END - 1;
+  const int64_t west = (int64_t(point.x) - reach_x + X_END) % X_END, east = (int64_t(point.x) + reach_x) % X_END;
   // The last column of cells is narrower: columns are visited by number, wrapped, and none twice.
-  const int64_t west = (int64_t(point.x) - reach_x + X_END) % X_END >> CELL_BITS;
-  const int64_t east = (int64_t(point.x) + reach_x) % X_END >> CELL_BITS;
-  const int64_t num_columns = 2 * reach_x >= X_END - (int64_t(1) << CELL_BITS)
-                                  ? CELL_COLUMNS
-                                  : (east - west + CELL_COLUMNS) % CELL_COLUMNS + 1;
+  const bool is_all_around = 2 * reach_x >= X_END - (int64_t(1) << CELL_BITS);
+  const int64_t first = west >> CELL_BITS, last = east >> CELL_BITS;
+  const int64_t num_columns = is_all_around ? CELL_COLUMNS : (last - first + CELL_COLUMNS) % CELL_COLUMNS + 1;
   Nearest best = {tolerance_km, INT32_MAX};
-  for (int64_t row = bottom; row <= top; ++row) {
+  for (int64_t row = south >> CELL_BITS; row <= north >> CELL_BITS; ++row) {
     for (int64_t i = 0; i < num_columns; ++i) {
-      const uint32_t entry = index.cells[row * CELL_COLUMNS + (west + i) % CELL_COLUMNS];
+      const uint32_t entry = index.cells[row * CELL_COLUMNS + (first + i) % CELL_COLUMNS];
       if (tag_of(entry) != TAG_BLOCK) continue;
       const uint32_t* block = index.leaves + (int64_t(value_of(entry)) << 2 * BLOCK_BITS);
-      for (int leaf = 0; leaf < BLOCK_SIDE * BLOCK_SIDE; ++leaf)
-        if (tag_of(block[leaf]) == TAG_LIST) nearest_in_record(index, value_of(block[leaf]), point, km_per_x, &best);
+      // Of the cells at the window's ends, the leaves inside it
+      const int from_y = row == south >> CELL_BITS ? leaf_of(south) : 0;
+      const int to_y = row == north >> CELL_BITS ? leaf_of(north) : BLOCK_SIDE - 1;
+      const int from_x = i == 0 && !is_all_around ? leaf_of(west) : 0;
+      const int to_x = i == num_columns - 1 && !is_all_around ? leaf_of(east) : BLOCK_SIDE - 1;
+      for (int y = from_y; y <= to_y; ++y) {
+        for (int x = from_x; x <= to_x; ++x) {
+          const uint32_t leaf = block[y * BLOCK_SIDE + x];
+          if (tag_of(leaf) == TAG_LIST) nearest_in_record(index, value_of(leaf), point, km_per_x, &best);
+        }
+      }
     }
   }
   return best.id == INT32_MAX ? -1 : best.id;
@@ -382,7 +397,8 @@ GEOGRPO_HD int32_t place_within(const IndexView& index, int32_t region, int32_t 
 // The ids of all levels. A place that was found lies in the region that was found, so its chain holds the region's.
 GEOGRPO_HD void write_levels(const IndexView& index, int32_t region, int32_t place, int32_t* levels) {
   const int64_t id = place < 0 ? region : index.num_regions - index.num_places + place;
-  for (int level = 0; level < NUM_LEVELS; ++level) levels[level] = id < 0 ? -1 : index.ancestors[NUM_LEVELS * id + level];
+  if (id < 0) levels[0] = levels[1] = levels[2] = levels[3] = -1;
+  else memcpy(levels, index.ancestors + NUM_LEVELS * id, NUM_LEVELS * sizeof(int32_t));
 }
 
 }  // namespace geogrpo

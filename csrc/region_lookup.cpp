@@ -12,7 +12,8 @@
 namespace geogrpo {
 namespace {
 
-constexpr int BLOCK = 128;
+// Points a block: 1,024 answers 132 million a second from Natural Earth's countries where 512 does 115 and 128 does 106.
+constexpr int BLOCK = 1024;
 // Starting a thread takes as long as looking up some thousand points.
 constexpr int64_t POINTS_PER_THREAD = 16384;
 
@@ -24,12 +25,6 @@ struct Block {
   int32_t regions[BLOCK], places[BLOCK];
   bool is_near_coast[BLOCK];
 };
-
-template <typename T>
-void read_points(const T* latlon_deg, const IndexView& index, const LookupOptions& options, Block& block) {
-  for (int i = 0; i < block.size; ++i)
-    block.points[i] = located_point(latlon_deg[2 * i], latlon_deg[2 * i + 1], options.wrap, index.metric, block.latlon_deg[i]);
-}
 
 void find_regions(const IndexView& index, const LookupOptions& options, Block& block) {
   int waiting[BLOCK], num_waiting = 0;
@@ -76,11 +71,14 @@ void find_regions(const IndexView& index, const LookupOptions& options, Block& b
   }
 }
 
-void find_places(const IndexView& index, const LookupOptions& options, Block& block) {
+template <typename T>
+void find_places(const IndexView& index, const LookupOptions& options, const T* latlon_deg, Block& block) {
   int waiting[BLOCK], num_waiting = 0, num_lists = 0, lists[BLOCK];
   double vectors[BLOCK][3];
   int64_t slots[BLOCK];
   for (int i = 0; i < block.size; ++i) {
+    place_degrees(latlon_deg[2 * i], latlon_deg[2 * i + 1], block.points[i], index.metric, block.latlon_deg[i]);
+    block.points[i] = place_cell(block.points[i], index.metric, block.latlon_deg[i]);
     slots[i] = root_of(block.points[i].x, block.points[i].y);
     __builtin_prefetch(index.roots + slots[i]);
   }
@@ -124,14 +122,15 @@ void lookup_range(const IndexView& index, const LookupOptions& options, const T*
   Block block;
   for (int64_t start = begin; start < end; start += BLOCK) {
     block.size = int(std::min<int64_t>(BLOCK, end - start));
-    read_points(latlon_deg + 2 * start, index, options, block);
+    const T* some = latlon_deg + 2 * start;
+    for (int i = 0; i < block.size; ++i) block.points[i] = fixed_point(some[2 * i], some[2 * i + 1], options.wrap);
     if (uses_polygons(index, options)) {
       find_regions(index, options, block);
     } else {
       std::fill_n(block.regions, BLOCK, -1);
       std::fill_n(block.is_near_coast, BLOCK, false);
     }
-    if (index.num_places > 0) find_places(index, options, block);
+    if (index.num_places > 0) find_places(index, options, some, block);
     else std::fill_n(block.places, BLOCK, -1);
     for (int i = 0; i < block.size; ++i) {
       write_levels(index, block.regions[i], block.places[i], levels + NUM_LEVELS * (start + i));

@@ -14,8 +14,8 @@ __global__ void lookup_kernel(IndexView index, LookupOptions options, const T* _
                               int4* __restrict__ levels, uint8_t* __restrict__ is_near_coast) {
   const int64_t i = int64_t(blockIdx.x) * THREADS + threadIdx.x;
   if (i >= n) return;
-  double degrees[2];
-  const Point point = located_point(latlon_deg[2 * i], latlon_deg[2 * i + 1], options.wrap, index.metric, degrees);
+  const double lat_deg = latlon_deg[2 * i], lon_deg = latlon_deg[2 * i + 1];
+  const Point point = fixed_point(lat_deg, lon_deg, options.wrap);
   int32_t region = -1, place = -1;
   bool is_near = false;
   if (point.is_valid) {
@@ -27,7 +27,9 @@ __global__ void lookup_kernel(IndexView index, LookupOptions options, const T* _
       }
     }
     if (index.num_places > 0) {
-      place = nearest_place(index, point, degrees);
+      double degrees[2];
+      place_degrees(lat_deg, lon_deg, point, index.metric, degrees);
+      place = nearest_place(index, place_cell(point, index.metric, degrees), degrees);
       if (uses_polygons(index, options)) place = place_within(index, region, place, degrees);
     }
   }
