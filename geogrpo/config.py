@@ -99,7 +99,7 @@ class DataConfig:
     max_shift_deg: float = 0.5
     """blue_marble: a crop's centre lies up to this far from its place, in latitude and in longitude."""
     city_min_population: int = 0
-    """blue_marble: the city of an answer is the nearest in the country of at least so many people; 0: the place itself."""
+    """blue_marble: an answer's city is the nearest in the country of at least so many people; 0: the place itself."""
 
     def __post_init__(self) -> None:
         _require(0 < self.test_fraction < 1, "data.test_fraction", self.test_fraction, "between 0 and 1")

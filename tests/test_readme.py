@@ -21,7 +21,7 @@ def test_the_library_example_runs_as_printed(
     capsys: pytest.CaptureFixture[str],
     device: torch.device,
 ) -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    example, _ = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     assert len(example.splitlines()) <= 25
     # The example trains the model that the demo leaves; here a smaller one stands in its place.
     (tmp_path / "runs" / "demo").mkdir(parents=True)
@@ -31,6 +31,17 @@ def test_the_library_example_runs_as_printed(
     printed = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in printed] == ["1", "2", "3"]
     assert all(math.isfinite(float(line.split()[1])) for line in printed)
+
+
+def test_the_region_example_prints_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, example = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, "README.md", "exec"), {})
+    (said,) = re.findall(r"# \[\[(.*?)\]", example)
+    assert capsys.readouterr().out.startswith(f"[[{said}]")
+    assert (tmp_path / "world.safetensors").is_file()
 
 
 def test_the_recipe_example_is_valid(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ IMAGE_SIDE = 8 * PATCH_SIZE
 """Images are reduced to about this many pixels squared: 16 tokens."""
 
 # A name keeps its leading space and all of its words, "Level:" its line break, and numbers stay whole up to three
-# digits: a frequent name is one token, which cannot loop ("de la la la"), and a degree is one decision instead of three.
+# digits: a frequent name is one token, which cannot loop ("de la la la"), and a degree is one decision, not three.
 _NAME = r" ?[\p{L}\p{M}]+(?:[ '’.-]+[\p{L}\p{M}]+)*"
 _WORD_PATTERN = rf"\n?\p{{L}}+:|{_NAME}|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+ ?|\s+"
 

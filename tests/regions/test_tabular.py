@@ -6,6 +6,7 @@ import json
 import re
 import sys
 import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,15 @@ from regions.test_index import box, layer, places_at
 from geogrpo.regions import tabular_lines
 from geogrpo.regions.index import RegionIndex
 from geogrpo.regions.tabular import ADDED, LookupReport, lookup_table
+
+
+@pytest.fixture(autouse=True)
+def usual_field_limit() -> Iterator[None]:
+    """csv's limit belongs to the process, and reverse_geocoder raises it when it is imported."""
+    limit = csv.field_size_limit(131_072)
+    yield
+    csv.field_size_limit(limit)
+
 
 pyarrow = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")

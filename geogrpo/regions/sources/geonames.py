@@ -44,8 +44,8 @@ class Places:
 def with_large_cities(places: Places, min_population: int) -> Places:
     """The same places, each one's city the nearest of at least `min_population` people in its country.
 
-    That is the most populous place of a country that has none so large. A village's own name cannot be learnt from other
-    villages; the city it belongs to can.
+    That is the most populous place of a country that has none so large. A village's own name cannot be learnt from
+    other villages; the city it belongs to can.
     """
     vectors = native.place_vectors(places.latlon_deg, "sphere")
     country, city = np.array(places.country_code), np.array(places.city, dtype=object)
