@@ -300,6 +300,12 @@ def test_an_enclave_shows_even_where_the_surrounding_region_lacks_its_hole() -> 
         assert countries_at(index, (5, 5), (1, 1)) == ["small", "big"]
 
 
+def test_regions_with_the_very_same_border_leave_what_is_outside_alone() -> None:
+    """Every edge is there twice, and yet a point may be in neither."""
+    twice = RegionIndex.build([layer("country", a=box(0, 0, 10, 10), b=box(0, 0, 10, 10))], coast_tolerance_km=0)
+    assert countries_at(twice, (5, 5), (10.001, 5), (5, 10.001), (-0.001, 5), (5, -0.001)) == ["a", *[None] * 4]
+
+
 def test_a_finer_layer_has_priority_and_brings_its_ancestors() -> None:
     countries = layer("country", land=box(0, 0, 10, 10), other=box(0, 10, 10, 20))
     states = layer("state", ["land"], left=box(0, 0, 10, 4))
