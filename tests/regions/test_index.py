@@ -110,6 +110,22 @@ def test_the_nearest_place_equals_brute_force(where: str) -> None:
     assert np.array_equal(index.nearest(points), expected)
 
 
+@pytest.mark.parametrize("where", ["anywhere", "near places"])
+def test_on_100_000_points_no_place_is_nearer_than_the_one_found(where: str) -> None:
+    """SciPy's tree says how near the nearest is, in float64; which of equally near ones is the test above's."""
+    spatial = pytest.importorskip("scipy.spatial", reason="scipy is not installed")
+    index, rng = default_index(), np.random.default_rng(4)
+    places = index.place_latlon_deg(np.arange(first_place(index), len(index)))
+    points = random_points(100_000, 4)
+    if where == "near places":
+        points = places[rng.integers(0, len(places), 100_000)] + rng.normal(scale=0.1, size=points.shape)
+        points = np.clip(points, (-90, -180), (90, 180))
+    vectors, queries = native.place_vectors(places, "sphere"), native.place_vectors(points, "sphere")
+    nearest, _ = spatial.cKDTree(vectors).query(queries)
+    found = np.linalg.norm(vectors[index.nearest(points) - first_place(index)] - queries, axis=1)
+    np.testing.assert_allclose(found, nearest, rtol=1e-12, atol=1e-15)
+
+
 def test_on_a_grid_with_many_ties_the_lowest_id_wins() -> None:
     degrees = [(lat, lon) for lat in range(-90, 91, 15) for lon in range(-180, 181, 15)]
     index = RegionIndex.build(places=places_at(*degrees))
