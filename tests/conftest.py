@@ -1,5 +1,6 @@
-"""A very small model and pictures of several shapes, shared by the tests."""
+"""Very small models, pictures of several shapes, and a run in small, shared by the tests."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,17 +8,28 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small_runs import supervised_metrics
 
-from geogrpo.checkpoint import Progress, export_model
-from geogrpo.config import ModelConfig, OptimizerConfig, SupervisedConfig, TinyModelConfig
+from geogrpo.checkpoint import export_model
+from geogrpo.config import (
+    AnswerConfig,
+    DataConfig,
+    EvaluationConfig,
+    GRPOConfig,
+    LossConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RunConfig,
+    SamplingConfig,
+    SupervisedConfig,
+    TinyModelConfig,
+)
 from geogrpo.distributed import init_distributed, load_sharded
-from geogrpo.optimization import make_optimizer
 from geogrpo.policy.load import load_policy, load_processor
 from geogrpo.policy.model import Policy
 from geogrpo.policy.packing import Group
 from geogrpo.policy.processing import Processor
 from geogrpo.policy.tiny import save_tiny_model
-from geogrpo.supervised import train_supervised
 from geogrpo.types import Example
 
 TINY = TinyModelConfig(
@@ -37,6 +49,7 @@ ANSWERS = (
     "Country: Japan\nState: Hokkaido\nCity: Biei\nCoordinates: (43.5, 142.6)",
     "no idea",
 )
+CITIES = (("France", 48.86, 2.35), ("Kenya", -1.29, 36.82), ("Japan", 35.68, 139.69), ("Peru", -12.05, -77.04))
 # Width x height: 16, 8, 4 and 10 image tokens
 PICTURE_SIZES = ((112, 112), (112, 56), (56, 56), (140, 56))
 
@@ -113,20 +126,49 @@ def answering_folder(tmp_path_factory: pytest.TempPathFactory, device: torch.dev
     policy, processor = load_sharded(model_config(folder), "short")
     config = SupervisedConfig(steps=120, examples_per_step=8, optimizer=OptimizerConfig(lr=3e-3, warmup_steps=5))
     places = [(48.4, -4.5), (-1.3, 36.8), (-33.5, 142.6), (64.1, -21.9)] * 2
-    train_supervised(
-        policy,
-        processor,
-        [Example(f"{i}", picture(i, (56, 56)), place, country="Kenya") for i, place in enumerate(places)],
-        config,
-        optimizer=make_optimizer(policy, config.optimizer),
-        progress=Progress(),
-        decimals=1,
-        tokens_per_microbatch=4096,
-        seed=0,
-        on_step=lambda metrics: None,
-    )
+    examples = [Example(f"{i}", picture(i, (56, 56)), place, country="Kenya") for i, place in enumerate(places)]
+    supervised_metrics(policy, processor, examples, config)
     export_model(folder, policy, processor)
     return folder
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    """Twelve flat pictures in a JSONL file, train.jsonl, and four in test.jsonl."""
+    for split, count in (("train", 12), ("test", 4)):
+        lines = []
+        for i in range(count):
+            country, lat, lon = CITIES[i % 4]
+            name = f"{split}-{i}.png"
+            Image.new("RGB", (56, 56 if i % 2 else 84), (60 * (i % 4), 20 * i, 90)).save(tmp_path / name)
+            lines.append(json.dumps({"image": name, "lat": lat, "lon": lon, "country": country}))
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+@pytest.fixture
+def config(dataset: Path, answering_folder: Path) -> RunConfig:
+    """A run of four steps a stage on `dataset`, from the model in `answering_folder`."""
+    return RunConfig(
+        name="small",
+        output_dir=str(dataset / "runs"),
+        checkpoint_every=2,
+        tokens_per_microbatch=200,
+        model=ModelConfig(path=str(answering_folder), dtype="float32"),
+        data=DataConfig(name="jsonl", path=str(dataset / "train.jsonl"), test_path=str(dataset / "test.jsonl")),
+        answer=AnswerConfig(prompt="short"),
+        supervised=SupervisedConfig(steps=4, examples_per_step=4, optimizer=OptimizerConfig(lr=1e-3, warmup_steps=1)),
+        grpo=GRPOConfig(
+            steps=4,
+            prompts_per_step=2,
+            group_size=4,
+            advantage_scale="batch",
+            sampling=SamplingConfig(max_new_tokens=24),
+            loss=LossConfig(beta=0.1),
+            optimizer=OptimizerConfig(lr=1e-3),
+        ),
+        evaluation=EvaluationConfig(num_samples=2, batch_size=3, bootstrap_samples=100),
+    )
 
 
 @pytest.fixture(scope="session")

@@ -5,15 +5,13 @@ from pathlib import Path
 
 import pytest
 from conftest import model_config
+from small_runs import supervised_metrics
 
-from geogrpo.checkpoint import Progress
 from geogrpo.config import OptimizerConfig, SupervisedConfig
 from geogrpo.data.loader import step_indices
 from geogrpo.distributed import load_sharded
-from geogrpo.optimization import make_optimizer
 from geogrpo.policy.model import Policy
 from geogrpo.policy.processing import Processor
-from geogrpo.supervised import train_supervised
 from geogrpo.types import Example
 
 pytestmark = pytest.mark.usefixtures("device")
@@ -25,22 +23,8 @@ def model(tiny_folder: Path) -> tuple[Policy, Processor]:
 
 
 def train(model: tuple[Policy, Processor], examples: list[Example], *, steps: int, per_step: int) -> list[dict]:
-    policy, processor = model
     config = SupervisedConfig(steps=steps, examples_per_step=per_step, optimizer=OptimizerConfig(lr=1e-3))
-    metrics: list[dict] = []
-    train_supervised(
-        policy,
-        processor,
-        examples,
-        config,
-        optimizer=make_optimizer(policy, config.optimizer),
-        progress=Progress(),
-        decimals=1,
-        tokens_per_microbatch=4096,
-        seed=0,
-        on_step=metrics.append,
-    )
-    return metrics
+    return supervised_metrics(*model, examples, config)
 
 
 def unreadable(example: Example) -> Example:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from regions.test_index import NOWHERE, box, layer, random_points
+from regions.samples import NOWHERE, box, layer, random_points
 
 from geogrpo.regions import native
 from geogrpo.regions.index import RegionIndex

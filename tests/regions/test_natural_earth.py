@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from regions.test_index import random_points
+from regions.geojson_documents import COUNTRIES, NATURAL_EARTH
+from regions.samples import random_points
 
 from geogrpo.regions.build import Polygons, fixed_point, merge_layers
 from geogrpo.regions.index import RegionIndex
@@ -18,8 +19,7 @@ from geogrpo.regions.sources.geonames import load_geonames
 from geogrpo.regions.sources.polygons import PolygonLayer, read_polygons
 
 shapely = pytest.importorskip("shapely", reason="shapely is not installed")
-DATA = Path(__file__).parents[2].parent / "shared/data/naturalearth"
-COUNTRIES, STATES = DATA / "ne_10m_admin_0_countries.geojson.gz", DATA / "ne_50m_admin_1_states_provinces.json"
+STATES = NATURAL_EARTH / "ne_50m_admin_1_states_provinces.json"
 
 
 @cache

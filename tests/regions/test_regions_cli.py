@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from regions.test_index import box
+from regions.samples import box
 
 from geogrpo.regions import __main__ as cli
 from geogrpo.regions import native

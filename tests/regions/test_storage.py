@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from regions.test_index import box, layer, places_at, random_points
+from regions.samples import box, layer, places_at, random_points
 from safetensors.torch import load_file, save_file
 
 from geogrpo.regions.index import EMPTY, RegionIndex
