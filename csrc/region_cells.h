@@ -76,11 +76,10 @@ struct IndexView {
   const uint32_t* candidates;  // lists: a count, then that many places
   const double* places;        // (num_places, 3)
   int64_t num_roots, num_nodes, num_candidate_words, num_places;
-  // With polygons too: places by the polygon region they lie in, each region's sorted by their last coordinate.
-  const int32_t* place_region;   // (num_places) polygon region, -1 for none
+  // With polygons too: the places of each polygon region and its descendants, sorted by their last coordinate.
   const int32_t* region_start;   // (num_polygon_regions + 1) into region_places
   const int32_t* region_places;  // places
-  int64_t num_place_regions, num_region_starts, num_region_places;
+  int64_t num_region_starts, num_region_places;
   // Every region, places included: its own id and its ancestors' by level, -1 where there is none.
   const int32_t* ancestors;  // (num_regions, 4)
   int64_t num_regions, num_polygon_regions;
@@ -343,7 +342,7 @@ GEOGRPO_HD int32_t nearest_in_list(const IndexView& index, uint32_t offset, cons
   return best;
 }
 
-// The nearest place among those of one polygon region; -1 if it has none. The region's places are sorted by their last
+// The nearest place among those of one polygon region and its descendants; -1 if there is none. The region's places are sorted by their last
 // coordinate: the walk outwards stops where the difference in it alone exceeds the best distance.
 GEOGRPO_HD int32_t nearest_in_region(const IndexView& index, int32_t region, const double* vector) {
   const int32_t begin = index.region_start[region], end = index.region_start[region + 1];
@@ -385,16 +384,19 @@ GEOGRPO_HD int32_t nearest_place(const IndexView& index, Point point, const doub
   return nearest_in_list(index, value_of(entry), vector);
 }
 
-// The place of a point in `region`: the nearest one if it lies there too, else the nearest of those that do, else -1.
+// The place of a point in `region`: the nearest one if it belongs there too, else the nearest of those that do, else -1.
+// What is finer than `region` does not matter: a point may lie in a country and, of another source, in no state.
 GEOGRPO_HD int32_t place_within(const IndexView& index, int32_t region, int32_t nearest, const double* latlon_deg) {
   if (region < 0 || nearest < 0) return -1;
-  if (index.place_region[nearest] == region) return nearest;
+  const int32_t* chain = index.ancestors + NUM_LEVELS * (index.num_regions - index.num_places + nearest);
+  for (int level = 0; level < NUM_LEVELS; ++level)
+    if (chain[level] == region) return nearest;
   double vector[3];
   place_vector(latlon_deg[0], latlon_deg[1], index.metric, vector);
   return nearest_in_region(index, region, vector);
 }
 
-// The ids of all levels. A place that was found lies in the region that was found, so its chain holds the region's.
+// The ids of all levels. A place that was found belongs to the region that was found: its chain holds the region's.
 GEOGRPO_HD void write_levels(const IndexView& index, int32_t region, int32_t place, int32_t* levels) {
   const int64_t id = place < 0 ? region : index.num_regions - index.num_places + place;
   if (id < 0) levels[0] = levels[1] = levels[2] = levels[3] = -1;

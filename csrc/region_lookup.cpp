@@ -230,7 +230,6 @@ const char* check_places(const IndexView& index) {
 
 const char* check_region_places(const IndexView& index) {
   if (index.num_cells == 0 || index.num_places == 0) return nullptr;
-  if (index.num_place_regions != index.num_places) return "`place_region` has the wrong size";
   if (index.num_region_starts != index.num_polygon_regions + 1) return "`region_start` has the wrong size";
   for (int64_t i = 0; i + 1 < index.num_region_starts; ++i)
     if (index.region_start[i] > index.region_start[i + 1]) return "`region_start` is not sorted";

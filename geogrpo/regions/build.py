@@ -4,7 +4,7 @@ Every id has one chain of ancestors, and a lookup answers with one such chain, s
 contradict each other:
 * polygons: the first region that holds the point, the finest level first, then the smallest area;
 * its ancestors come from the sources' attributes, never from geometry;
-* the city of a point is the nearest place among those that lie in the point's own polygon region.
+* the city of a point is the nearest place among those that belong to the point's own polygon region or one within it.
 
 Shapes: R regions, P places, V vertices, K rings.
 """
@@ -16,7 +16,7 @@ import numpy as np
 
 from geogrpo.regions.sources.geonames import Places
 from geogrpo.regions.sources.polygons import PolygonLayer
-from geogrpo.regions.table import LEVELS, RegionTable
+from geogrpo.regions.table import LEVELS, RegionTable, ancestors_by_level
 
 UNITS_PER_DEG = 1e7
 CITY = LEVELS.index("city")
@@ -33,6 +33,23 @@ class Polygons:
     """(K + 1,) int64."""
     ring_region: np.ndarray
     """(K,) int32."""
+
+    def keep(self, is_kept: np.ndarray) -> "Polygons":
+        """The regions where the (R,) mask is True, in the same order; a parent that is left out becomes none."""
+        number = np.where(is_kept, np.cumsum(is_kept) - 1, -1)
+        rows, lengths, has_ring = np.flatnonzero(is_kept), np.diff(self.ring_offset), is_kept[self.ring_region]
+        parent = self.table.parent[rows]
+        return Polygons(
+            table=RegionTable(
+                level=self.table.level[rows],
+                parent=np.where(parent >= 0, number[parent], -1).astype(np.int32),
+                name=[self.table.name[i] for i in rows],
+                code=[self.table.code[i] for i in rows],
+            ),
+            vertices=self.vertices[np.repeat(has_ring, lengths)],
+            ring_offset=np.concatenate([[0], np.cumsum(lengths[has_ring])]).astype(np.int64),
+            ring_region=number[self.ring_region[has_ring]].astype(np.int32),
+        )
 
 
 def fixed_point(latlon_deg: np.ndarray) -> np.ndarray:
@@ -145,13 +162,16 @@ class PlacedPlaces:
     """(P,) which of the given places each one is."""
 
 
-def place_regions(places: Places, polygons: RegionTable, polygon_of_place: np.ndarray) -> PlacedPlaces:
+def place_regions(
+    places: Places, polygons: RegionTable, polygon_of_place: np.ndarray, has_own_names: np.ndarray
+) -> PlacedPlaces:
     """What places bring to the region table: states and counties by name below each polygon region, places last.
 
     Args:
         places: any order.
         polygons: the table of the polygon regions; empty without polygons.
-        polygon_of_place: (P,) the polygon region that each place lies in, -1 for none.
+        polygon_of_place: (P,) the polygon region that each place belongs to, -1 for none.
+        has_own_names: (P,) bool, whether a place's state and county are used.
     """
     order = _curve_order(places.latlon_deg)
     first = len(polygons)
@@ -181,7 +201,7 @@ def place_regions(places: Places, polygons: RegionTable, polygon_of_place: np.nd
             continue
         for level, name in ((1, places.state[i]), (2, places.county[i])):
             parent_level = levels[parent - first] if parent >= first else int(polygons.level[parent])
-            if name and level > parent_level:
+            if name and has_own_names[i] and level > parent_level:
                 parent = region(level, parent, name, name, "")
         place_parent[row] = parent
     table = RegionTable(
@@ -203,14 +223,19 @@ def _curve_order(latlon_deg: np.ndarray) -> np.ndarray:
 
 
 def places_by_region(
-    polygon_of_place: np.ndarray, vectors: np.ndarray, num_polygons: int
+    polygon_of_place: np.ndarray, vectors: np.ndarray, polygons: RegionTable
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(num_polygons + 1,) starts and the places of each polygon region, sorted by their vectors' last coordinate."""
+    """(R + 1,) starts and the places of each polygon region and all below it, sorted by their vectors' last coordinate.
+
+    A place stands in one list per level: its region's and those of the region's ancestors.
+    """
     inside = np.flatnonzero(polygon_of_place >= 0)
-    region = polygon_of_place[inside]
-    order = np.lexsort((inside, vectors[inside, 2], region))
-    start = np.concatenate([[0], np.cumsum(np.bincount(region, minlength=num_polygons))])
-    return start.astype(np.int32), inside[order].astype(np.int32)
+    chains = ancestors_by_level(polygons.level, polygons.parent)[polygon_of_place[inside]]
+    row, level = np.nonzero(chains >= 0)
+    region, place = chains[row, level], inside[row]
+    order = np.lexsort((place, vectors[place, 2], region))
+    start = np.concatenate([[0], np.cumsum(np.bincount(region, minlength=len(polygons)))])
+    return start.astype(np.int32), place[order].astype(np.int32)
 
 
 def join_tables(first: RegionTable, second: RegionTable) -> RegionTable:

@@ -8,7 +8,7 @@ Shapes: N points, R regions, P places.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 
 from geogrpo.regions import build, native, ops
+from geogrpo.regions.place_polygons import PlacePolygons, place_polygons
 from geogrpo.regions.sources.geonames import Places, load_geonames
 from geogrpo.regions.sources.polygons import PolygonLayer
 from geogrpo.regions.storage import IndexInfo, content_hash, read_tables, write_tables
-from geogrpo.regions.table import LEVELS, ancestors_by_level, check_texts, pack_texts, unpack_text
+from geogrpo.regions.table import LEVELS, RegionTable, ancestors_by_level, check_texts, pack_texts, unpack_text
 
 CITY = LEVELS.index("city")
 COAST_TOLERANCE_KM = 5.0
@@ -35,7 +36,6 @@ EMPTY: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {
     "nodes": (torch.uint32, (0, 64)),
     "candidates": (torch.uint32, (0,)),
     "place_latlon_deg": (torch.float64, (0, 2)),
-    "place_region": (torch.int32, (0,)),
     "region_start": (torch.int32, (0,)),
     "region_places": (torch.int32, (0,)),
     "level": (torch.uint8, (0,)),
@@ -130,14 +130,17 @@ class RegionIndex:
             attributions=_unique([layer.attribution for layer in polygons] + ([places.attribution] if places else [])),
             repairs=[repair for layer in polygons for repair in layer.repairs],
         )
-        table = build.empty_table()
+        table, merged = build.empty_table(), None
         if polygons:
-            table, grid, crossings = _build_polygons(polygons)
+            merged = build.merge_layers(polygons)
+            table = merged.table
+            grid, crossings = _build_grid(merged)
             tables |= grid
             info = info.with_polygons(len(table), crossings)
         if places:
-            placed = _build_places(places, table, tables, info)
+            placed, repairs = _build_places(places, merged, tables, info)
             table = build.join_tables(table, placed)
+            info = info.with_repairs(repairs)
         for name, texts in (("name", table.name), ("code", table.code)):
             offset, utf8 = pack_texts(texts)
             tables |= {f"{name}_offset": torch.from_numpy(offset), f"{name}_utf8": torch.from_numpy(utf8.copy())}
@@ -306,9 +309,8 @@ class RegionIndex:
         return texts[inverse].reshape(checked.shape)
 
 
-def _build_polygons(layers: Sequence[PolygonLayer]) -> tuple[Any, dict[str, Tensor], list[str]]:
-    """The region table of the polygons, the tables of the grid, and a line about each border that crosses itself."""
-    polygons = build.merge_layers(layers)
+def _build_grid(polygons: build.Polygons) -> tuple[dict[str, Tensor], list[str]]:
+    """The tables of the grid, and a line about each border that crosses itself."""
     cells, leaves, records, crossings = native.build_grid(
         polygons.vertices, polygons.ring_offset, polygons.ring_region, len(polygons.table)
     )
@@ -318,34 +320,43 @@ def _build_polygons(layers: Sequence[PolygonLayer]) -> tuple[Any, dict[str, Tens
         f" ({y / build.UNITS_PER_DEG - 90:.4f}, {x / build.UNITS_PER_DEG - 180:.4f}): filled by the even-odd rule"
         for region, x, y in crossings.tolist()
     ]
-    return polygons.table, {name: torch.from_numpy(array) for name, array in arrays.items()}, lines
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}, lines
 
 
-def _build_places(places: Places, polygons: Any, tables: dict[str, Tensor], info: IndexInfo) -> Any:
-    """Adds the places' tables and returns their part of the region table."""
-    polygon_of_place = np.full(len(places), -1, np.int32)
-    if len(polygons):
+def _build_places(
+    places: Places, polygons: build.Polygons | None, tables: dict[str, Tensor], info: IndexInfo
+) -> tuple[RegionTable, list[str]]:
+    """Adds the places' tables and returns their part of the region table, and what had to be decided about them."""
+
+    def find_regions(some: build.Polygons, latlon_deg: np.ndarray) -> np.ndarray:
         # The polygons alone say where each place is, with the same tolerance as any point.
-        only_polygons = RegionIndex(tables | _texts_of(polygons), info)
-        levels = only_polygons.lookup(places.latlon_deg).ids
+        grid = {} if some is polygons else _build_grid(some)[0]
+        some_info = replace(info, num_polygon_regions=len(some.table))
+        levels = RegionIndex(tables | grid | _texts_of(some.table), some_info).lookup(latlon_deg).ids
         has_level = levels >= 0
         finest = len(LEVELS) - 1 - has_level[:, ::-1].argmax(axis=1)
-        polygon_of_place = np.where(has_level.any(axis=1), levels[np.arange(len(levels)), finest], -1)
-    placed = build.place_regions(places, polygons, polygon_of_place)
+        return np.where(has_level.any(axis=1), levels[np.arange(len(levels)), finest], -1)
+
+    if polygons is None:
+        table = build.empty_table()
+        chosen = PlacePolygons(np.full(len(places), -1, np.int32), np.ones(len(places), bool), [])
+    else:
+        table = polygons.table
+        chosen = place_polygons(places, polygons, find_regions)
+    placed = build.place_regions(places, table, chosen.region, chosen.has_own_names)
     vectors = native.place_vectors(placed.latlon_deg, info.metric)
     roots, nodes, candidates = native.build_place_tree(vectors, info.metric, ops.num_threads())
     arrays = {"roots": roots, "nodes": nodes.reshape(-1, 64), "candidates": candidates}
     arrays["place_latlon_deg"] = placed.latlon_deg
-    if len(polygons):
-        arrays["place_region"] = polygon_of_place[placed.order].astype(np.int32)
+    if polygons is not None:
         arrays["region_start"], arrays["region_places"] = build.places_by_region(
-            arrays["place_region"], vectors, len(polygons)
+            chosen.region[placed.order], vectors, table
         )
     tables |= {name: torch.from_numpy(array) for name, array in arrays.items()}
-    return placed.table
+    return placed.table, chosen.repairs
 
 
-def _texts_of(table: Any) -> dict[str, Tensor]:
+def _texts_of(table: RegionTable) -> dict[str, Tensor]:
     """The tables of regions, with empty names: enough to look up."""
     empty = torch.zeros(len(table) + 1, dtype=torch.int64)
     return {

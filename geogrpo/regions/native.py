@@ -23,8 +23,8 @@ class _IndexView(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("num_cells", "num_blocks", "num_record_words", "num_vertices")),
         *((name, ctypes.c_void_p) for name in ("roots", "nodes", "candidates", "places")),
         *((name, ctypes.c_int64) for name in ("num_roots", "num_nodes", "num_candidate_words", "num_places")),
-        *((name, ctypes.c_void_p) for name in ("place_region", "region_start", "region_places")),
-        *((name, ctypes.c_int64) for name in ("num_place_regions", "num_region_starts", "num_region_places")),
+        *((name, ctypes.c_void_p) for name in ("region_start", "region_places")),
+        *((name, ctypes.c_int64) for name in ("num_region_starts", "num_region_places")),
         ("ancestors", ctypes.c_void_p),
         *((name, ctypes.c_int64) for name in ("num_regions", "num_polygon_regions", "metric")),
     )
@@ -210,7 +210,6 @@ def _view(tables: dict[str, Tensor], num_polygon_regions: int, metric: int) -> _
         num_nodes=rows("nodes", 64),
         num_candidate_words=rows("candidates"),
         num_places=rows("places", 3),
-        num_place_regions=rows("place_region"),
         num_region_starts=rows("region_start"),
         num_region_places=rows("region_places"),
         num_regions=rows("ancestors", NUM_LEVELS),

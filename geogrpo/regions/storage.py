@@ -12,7 +12,7 @@ from torch import Tensor
 
 from geogrpo.regions.native import METRICS
 
-FORMAT = "geogrpo region index 1"
+FORMAT = "geogrpo region index 2"
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,11 @@ class IndexInfo:
 
     def with_polygons(self, num_regions: int, crossings: list[str]) -> "IndexInfo":
         """After the polygons were built."""
-        return replace(self, num_polygon_regions=num_regions, repairs=[*self.repairs, *crossings])
+        return replace(self.with_repairs(crossings), num_polygon_regions=num_regions)
+
+    def with_repairs(self, repairs: list[str]) -> "IndexInfo":
+        """With more that was mended or is doubtful."""
+        return replace(self, repairs=[*self.repairs, *repairs])
 
 
 def content_hash(tables: dict[str, Tensor]) -> str:

@@ -11,6 +11,7 @@ from regions.samples import box, layer, places_at, random_points, ring
 
 from geogrpo.regions.build import fixed_point, merge_layers
 from geogrpo.regions.index import RegionIndex
+from geogrpo.regions.native import place_vectors
 from geogrpo.regions.reference import polygon_regions
 
 
@@ -213,3 +214,57 @@ def test_a_city_lies_in_the_points_own_polygon() -> None:
     ]
     assert index.names(index.nearest(points)).tolist() == ["1", "1", "2", "1", "3"]
     assert index.parents(ids[:3, 3]).tolist() == ids[:3, 0].tolist()
+
+
+def test_a_point_in_no_state_gets_the_nearest_city_of_its_country() -> None:
+    """Layers of different scales leave gaps between states; the places in the states are still the country's."""
+    countries = layer("country", land=box(0, 0, 10, 10), other=box(0, 10, 10, 20))
+    states = layer("state", ["land", "land"], left=box(0, 0, 10, 4), right=box(0, 6, 10, 10))
+    places = places_at((5, 3), (5, 9.9), (9.9, 5), (5, 10.05))
+    index = RegionIndex.build([countries, states], places)
+    points = np.array([(5.0, 4.1), (9.0, 5.0), (5.0, 10.0 - 1e-6), (5.0, 7.0), (5.0, 14.0)])
+    names = index.names(index.lookup(points).ids)[:, [0, 1, 3]].tolist()
+    assert names == [
+        ["land", "left", "0"],
+        ["land", None, "2"],
+        ["land", "right", "1"],
+        ["land", "right", "1"],
+        ["other", None, "3"],
+    ]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_the_city_is_the_nearest_of_the_finest_region_by_brute_force(seed: int) -> None:
+    """Countries, states and counties whose borders do not fit each other."""
+    rng = np.random.default_rng(seed)
+
+    def boxes(prefix: str, count: int, size: float) -> dict[str, np.ndarray]:
+        corners = rng.uniform(0, 10 - size, (count, 2))
+        return {f"{prefix}{i}": box(a, b, a + size, b + size) for i, (a, b) in enumerate(corners.tolist())}
+
+    countries, states, counties = boxes("c", 3, 6), boxes("s", 5, 3), boxes("k", 6, 1.5)
+    index = RegionIndex.build(
+        [
+            layer("country", **countries),
+            layer("state", [f"c{i % 3}" for i in range(5)], **states),
+            layer("county", [f"s{i % 5}" for i in range(6)], **counties),
+        ],
+        places_at(*rng.uniform(0, 10, (40, 2)).tolist()),
+    )
+    points = rng.uniform(0, 10, (300, 2))
+    ids = index.lookup(points).ids
+    places = np.flatnonzero(index.levels(np.arange(len(index))) == 3)
+    chains = index.lookup(index.place_latlon_deg(places)).ids
+    vectors, queries = (place_vectors(x, "sphere") for x in (index.place_latlon_deg(places), points))
+    distance2 = ((queries[:, None] - vectors) ** 2).sum(axis=2)
+    without_places = RegionIndex.build(
+        [layer("country", **countries), layer("state", [f"c{i % 3}" for i in range(5)], **states),
+         layer("county", [f"s{i % 5}" for i in range(6)], **counties)]
+    ).lookup(points).ids  # fmt: skip
+    for row, region in enumerate(without_places.max(axis=1, initial=-1).tolist()):
+        own = without_places[row]
+        level = int(np.flatnonzero(own >= 0).max()) if region >= 0 else -1
+        here = np.flatnonzero((chains[:, level] == own[level]) if level >= 0 else np.zeros(len(places), bool))
+        expected = places[here[distance2[row, here].argmin()]] if len(here) else -1
+        assert ids[row, 3] == expected

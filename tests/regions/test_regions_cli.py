@@ -81,7 +81,8 @@ def test_build_says_what_was_built(tmp_path: Path, layers: list[str], capsys: py
     assert ["country", "2"] in words
     assert ["city", str(index.count("city"))] in words
     assert 0 < index.count("city") < 200
-    assert "Repairs and doubts:\n  none\n" in printed
+    assert "Repairs and doubts:\n  places: " in printed
+    assert "lie in no polygon and near none; lookup never answers with them\n" in printed
     assert "Show with results:\n  Borders: us.\n  Place names and coordinates: GeoNames" in printed
 
 
