@@ -45,7 +45,7 @@ int64_t ceil_div(int64_t a, int64_t b) { return -floor_div(-a, b); }
 
 struct Grid {
   std::vector<uint32_t> cells, leaves, records;
-  std::vector<uint32_t> crossings;  // (region, x, y) of one place where a region's border crosses itself
+  std::vector<uint32_t> crossings;  // (region, x, y): one place where a region's border crosses itself
 };
 
 class GridBuilder {
@@ -247,6 +247,13 @@ class GridBuilder {
     return (left > right) - (left < right);
   }
 
+  // Of two segments that cross, to a unit or so: it is for a message.
+  static std::array<uint32_t, 2> intersection(const uint32_t* a, const uint32_t* b, const uint32_t* c, const uint32_t* d) {
+    const double rx = double(b[0]) - a[0], ry = double(b[1]) - a[1], sx = double(d[0]) - c[0], sy = double(d[1]) - c[1];
+    const double t = ((double(c[0]) - a[0]) * sy - (double(c[1]) - a[1]) * sx) / (rx * sy - ry * sx);
+    return {uint32_t(llrint(a[0] + t * rx)), uint32_t(llrint(a[1] + t * ry))};
+  }
+
   void find_self_crossing(const LeafEdge* begin, const LeafEdge* end) {
     if (crosses_itself_[begin->region]) return;
     for (const LeafEdge* first = begin; first < end; ++first) {
@@ -255,7 +262,8 @@ class GridBuilder {
         const uint32_t *c = vertex(second->edge), *d = vertex(second->edge + 1);
         if (side(a, b, c) * side(a, b, d) >= 0 || side(c, d, a) * side(c, d, b) >= 0) continue;
         crosses_itself_[begin->region] = true;
-        grid_.crossings.insert(grid_.crossings.end(), {uint32_t(begin->region), a[0], a[1]});
+        const auto [x, y] = intersection(a, b, c, d);
+        grid_.crossings.insert(grid_.crossings.end(), {uint32_t(begin->region), x, y});
         return;
       }
     }

@@ -27,6 +27,8 @@ class Polygons:
     """All layers as one list of regions, in order of priority."""
 
     table: RegionTable
+    label: list[str]
+    """Where each region is from, to start a message with."""
     vertices: np.ndarray
     """(V, 2) uint32 fixed point x, y."""
     ring_offset: np.ndarray
@@ -46,6 +48,7 @@ class Polygons:
                 name=[self.table.name[i] for i in rows],
                 code=[self.table.code[i] for i in rows],
             ),
+            label=[self.label[i] for i in rows],
             vertices=self.vertices[np.repeat(has_ring, lengths)],
             ring_offset=np.concatenate([[0], np.cumsum(lengths[has_ring])]).astype(np.int64),
             ring_region=number[self.ring_region[has_ring]].astype(np.int32),
@@ -91,7 +94,12 @@ def merge_layers(layers: Sequence[PolygonLayer]) -> Polygons:
         name=[names[i] for i in order],
         code=[codes[i] for i in order],
     )
-    return Polygons(table, all_vertices, ring_offset, rank[ring_region].astype(np.int32))
+    labels = [label for layer in coarse_first for label in _labels(layer)]
+    return Polygons(table, [labels[i] for i in order], all_vertices, ring_offset, rank[ring_region].astype(np.int32))
+
+
+def _labels(layer: PolygonLayer) -> list[str]:
+    return layer.label or [f"{layer.source}: {layer.level} {name!r}" for name in layer.name]
 
 
 def _parents(layers: Sequence[PolygonLayer], number: int, start: np.ndarray) -> np.ndarray:

@@ -316,8 +316,8 @@ def _build_grid(polygons: build.Polygons) -> tuple[dict[str, Tensor], list[str]]
     )
     arrays = {"cells": cells, "leaves": leaves.reshape(-1, 64), "records": records, "vertices": polygons.vertices}
     lines = [
-        f"{LEVELS[polygons.table.level[region]]} {polygons.table.name[region]!r} crosses its own border near"
-        f" ({y / build.UNITS_PER_DEG - 90:.4f}, {x / build.UNITS_PER_DEG - 180:.4f}): filled by the even-odd rule"
+        f"{polygons.label[region]}: the border crosses itself at latitude {y / build.UNITS_PER_DEG - 90:.6f},"
+        f" longitude {x / build.UNITS_PER_DEG - 180:.6f}, filled by the even-odd rule"
         for region, x, y in crossings.tolist()
     ]
     return {name: torch.from_numpy(array) for name, array in arrays.items()}, lines

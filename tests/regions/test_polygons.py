@@ -319,7 +319,7 @@ def test_wrapping_keeps_the_interior_of_any_ring(steps: list[tuple[int, int]], s
     lon = start_deg + np.clip(np.array([step[0] for step in steps]), -90, 89)
     ring = np.stack([lon, [step[1] for step in steps]], axis=1).astype(float)
     ring = np.concatenate([ring, ring[:1]])
-    before = Rings(ring, np.array([0, len(ring)]), np.array([0]))
+    before = Rings(ring, np.array([0, len(ring)]), np.array([0]), np.array([False]))
     after, _ = repair_rings(before, lambda feature: "f")
     assert (np.abs(after.vertices_lonlat_deg) <= (180, 90)).all()
     # Away from vertices and from the cut, where rounding may decide.

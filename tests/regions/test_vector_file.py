@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from regions.geojson_documents import FAR, HOLE, SQUARE, rings
 
 from geogrpo.regions.sources.polygons import PolygonLayer, read_polygons
-from geogrpo.regions.sources.vector_file import _is_wgs84_wkt, wkb_rings
+from geogrpo.regions.sources.vector_file import _is_wgs84_wkt, wkb_polygons
 
 
 def wkb_polygon(*polygon_rings: list, order: str = "<") -> bytes:
@@ -217,14 +217,14 @@ def test_us_counties_are_complete() -> None:
 def test_wkb_of_either_byte_order_is_decoded() -> None:
     for order in "<>":
         parts = wkb_parts(6, wkb_polygon(SQUARE, HOLE, order=order), wkb_polygon(FAR), order=order)
-        found = wkb_rings(wkb_parts(7, parts, wkb_polygon(FAR, order=order), wkb_parts(7)))
-        assert [ring.tolist() for ring in found] == [SQUARE, HOLE, FAR, FAR]
+        found = wkb_polygons(wkb_parts(7, parts, wkb_polygon(FAR, order=order), wkb_parts(7)))
+        assert [[ring.tolist() for ring in rings] for rings in found] == [[SQUARE, HOLE], [FAR], [FAR]]
 
 
 @pytest.mark.parametrize("size", [0, 5, 12, 20, len(MULTI) - 1])
 def test_a_truncated_wkb_geometry_is_rejected(size: int) -> None:
     with pytest.raises(ValueError, match="truncated WKB geometry|buffer"):
-        wkb_rings(MULTI[:size])
+        wkb_polygons(MULTI[:size])
 
 
 @given(st.data())
@@ -235,7 +235,7 @@ def test_no_changed_bytes_break_the_wkb_decoder(data: st.DataObject) -> None:
     raw[at : at + data.draw(st.integers(0, 8))] = data.draw(st.binary(max_size=8))
     raw = raw[: data.draw(st.integers(0, len(raw)))] if data.draw(st.booleans()) else raw
     try:
-        found = wkb_rings(bytes(raw))
+        found = wkb_polygons(bytes(raw))
     except ValueError:
         return
-    assert 16 * sum(len(ring) for ring in found) <= len(raw)
+    assert 16 * sum(len(ring) for rings in found for ring in rings) <= len(raw)

@@ -37,8 +37,8 @@ def read_geojson(path: Path, columns: Columns) -> Features:
     wanted = columns.wanted(path.name, list(dict.fromkeys(chain.from_iterable(properties)))) if properties else []
     labels = [feature_label(path.name, i, values.get(columns.name)) for i, values in enumerate(properties)]
     geometries = [feature.get("geometry") for feature in features]
-    rings = [
-        _ring_list(geometry, label) if geometry is not None else []
+    polygons = [
+        _polygons(geometry, label) if geometry is not None else []
         for geometry, label in zip(geometries, labels, strict=True)
     ]
     return Features(
@@ -46,7 +46,7 @@ def read_geojson(path: Path, columns: Columns) -> Features:
         columns=columns,
         attributes={column: [values.get(column) for values in properties] for column in wanted},
         has_geometry=np.array([geometry is not None for geometry in geometries], dtype=bool),
-        rings=_rings(rings, labels),
+        rings=_rings(polygons, labels),
         notes=[],
     )
 
@@ -116,9 +116,9 @@ def _properties(file: str, i: int, feature: dict) -> dict:
     return properties
 
 
-def _ring_list(geometry: object, label: str) -> list[list]:
-    """The rings of every polygon in a geometry, as they are in the file."""
-    rings: list[list] = []
+def _polygons(geometry: object, label: str) -> list[list]:
+    """The rings of each polygon in a geometry, as they are in the file."""
+    polygons: list[list] = []
     # A stack, not recursion: collections may be nested deeper than Python's own stack.
     pending = [geometry]
     while pending:
@@ -129,15 +129,15 @@ def _ring_list(geometry: object, label: str) -> list[list]:
         if kind == "GeometryCollection":
             pending += _list(part.get("geometries"), "geometries", label)
         elif kind == "Polygon":
-            rings += _list(part.get("coordinates"), "coordinates", label)
+            polygons.append(_list(part.get("coordinates"), "coordinates", label))
         elif kind == "MultiPolygon":
-            for polygon in _list(part.get("coordinates"), "coordinates", label):
-                rings += _list(polygon, "a polygon", label)
+            parts = _list(part.get("coordinates"), "coordinates", label)
+            polygons += [_list(polygon, "a polygon", label) for polygon in parts]
         else:
             raise ValueError(f"{label}: expected Polygon, MultiPolygon or GeometryCollection, got {shown(kind)}.")
-    for ring in rings:
+    for ring in chain.from_iterable(polygons):
         _list(ring, "a ring", label)
-    return rings
+    return polygons
 
 
 def _list(value: object, what: str, label: str) -> list:
@@ -146,9 +146,11 @@ def _list(value: object, what: str, label: str) -> list:
     return value
 
 
-def _rings(rings_of: Sequence[list[list]], labels: Sequence[str]) -> Rings:
-    feature = np.repeat(np.arange(len(rings_of)), [len(rings) for rings in rings_of])
-    rings = list(chain.from_iterable(rings_of))
+def _rings(polygons_of: Sequence[list[list]], labels: Sequence[str]) -> Rings:
+    polygons = list(chain.from_iterable(polygons_of))
+    feature = np.repeat(np.arange(len(polygons_of)), [sum(map(len, polygons)) for polygons in polygons_of])
+    is_hole = [number > 0 for polygon in polygons for number in range(len(polygon))]
+    rings = list(chain.from_iterable(polygons))
     counts = np.fromiter(map(len, rings), np.int64, len(rings))
     try:
         vertices = _lonlat_deg(list(chain.from_iterable(rings)))
@@ -160,7 +162,7 @@ def _rings(rings_of: Sequence[list[list]], labels: Sequence[str]) -> Rings:
             except ValueError as error:
                 raise ValueError(f"{labels[i]}: {error}") from error
         raise
-    return Rings(vertices, offsets(counts), feature)
+    return Rings(vertices, offsets(counts), feature, np.array(is_hole, dtype=bool))
 
 
 def _lonlat_deg(positions: list) -> np.ndarray:

@@ -12,7 +12,8 @@ import numpy as np
 
 from geogrpo.regions.sources.features import Columns, Features, shown
 from geogrpo.regions.sources.geojson import SUFFIXES, read_geojson
-from geogrpo.regions.sources.rings import repair_rings
+from geogrpo.regions.sources.overlaps import lies_in_another_part
+from geogrpo.regions.sources.rings import repair_rings, ring_report
 from geogrpo.regions.sources.vector_file import read_vector_file
 from geogrpo.regions.table import LEVELS
 
@@ -49,6 +50,8 @@ class PolygonLayer:
     """What was repaired, one line each, naming file and feature."""
     other_keys: dict[str, str] = field(default_factory=dict)
     """Keys that finer layers may name a region by besides its own: with a point of view, those it has by default."""
+    label: list[str] = field(default_factory=list)
+    """R times file and feature in words, for messages; empty where there is no file."""
 
 
 def read_polygons(
@@ -64,7 +67,8 @@ def read_polygons(
 ) -> PolygonLayer:
     """The regions of a vector file: GeoJSON (also gzipped) by itself, shapefile, GeoPackage, FlatGeobuf by pyogrio.
 
-    Features with the same key become one region. They must not overlap: even-odd would make the overlap outside.
+    Features with the same key become one region. Neither they nor the parts of one feature may overlap: even-odd makes
+    the overlap outside. A part within a part, or there twice, is among the repairs.
 
     Args:
         path: .geojson, .json, each also .gz; .shp, .gpkg, .fgb, each also zipped; "FILE|layername=NAME" if of many
@@ -87,6 +91,7 @@ def read_polygons(
         raise ValueError(f"{features.file}: no features.")
     rings, repairs = repair_rings(features.rings, features.label)
     keys, naming, region, other_keys = _regions(features)
+    overlapping = lies_in_another_part(rings, region[rings.feature])
     kept, ring_region = _number_kept(region[rings.feature], len(keys))
     if not kept.any():
         raise ValueError(f"{features.file}: no feature has a polygon.")
@@ -105,11 +110,17 @@ def read_polygons(
         repairs=[
             *features.notes,
             *repairs,
+            *ring_report(
+                rings.feature[overlapping],
+                "lying in another part of the region, where the even-odd rule makes the overlap outside",
+                features.label,
+            ),
             *(f"{features.label(i)}: no geometry, skipped" for i in np.flatnonzero(~features.has_geometry).tolist()),
             *(f"{features.label(i)}: no ring is left, region left out" for i in compress(naming, ~kept)),
             *(f"{features.label(naming[i])}: no name" for i in np.flatnonzero(kept) if names[i] is None),
         ],
         other_keys=other_keys,
+        label=[features.label(i) for i in compress(naming, kept)],
     )
 
 

@@ -25,12 +25,14 @@ class Rings:
     """(K + 1,) int64 into the vertices."""
     feature: np.ndarray
     """(K,) int64: the feature of each ring."""
+    is_hole: np.ndarray
+    """(K,) bool: a ring after the first of its polygon. Only the check for overlaps asks."""
 
     def keep(self, mask: np.ndarray) -> "Rings":
         """The rings where the (K,) mask is True."""
         counts = np.diff(self.offset)
         vertices = self.vertices_lonlat_deg[np.repeat(mask, counts)]
-        return Rings(vertices, offsets(counts[mask]), self.feature[mask])
+        return Rings(vertices, offsets(counts[mask]), self.feature[mask], self.is_hole[mask])
 
 
 def offsets(counts: np.ndarray) -> np.ndarray:
@@ -51,17 +53,18 @@ def repair_rings(rings: Rings, label: Callable[[int], str]) -> tuple[Rings, list
     """
     _check_coordinates(rings, label)
     enough = has_three_vertices(rings)
-    report = _report(rings.feature[~enough], "with fewer than 3 distinct vertices dropped", label)
+    report = ring_report(rings.feature[~enough], "with fewer than 3 distinct vertices dropped", label)
     rings = rings if enough.all() else rings.keep(enough)
     rings, was_open = _close(rings)
-    report += _report(rings.feature[was_open], "closed", label)
+    report += ring_report(rings.feature[was_open], "closed", label)
     _check_edges(rings, label)
     wrapped, is_beyond = _wrap(rings, label)
-    report += _report(rings.feature[is_beyond], "beyond longitude +-180 cut at the antimeridian and wrapped", label)
+    report += ring_report(rings.feature[is_beyond], "beyond longitude +-180 cut at the antimeridian and wrapped", label)
     return wrapped, report
 
 
-def _report(feature: np.ndarray, what: str, label: Callable[[int], str]) -> list[str]:
+def ring_report(feature: np.ndarray, what: str, label: Callable[[int], str]) -> list[str]:
+    """One line per feature, with the number of its rings. `feature` holds the feature of each ring to be reported."""
     numbers, counts = np.unique(feature, return_counts=True)
     return [
         f"{label(number)}: {count} ring{'s' if count > 1 else ''} {what}"
@@ -117,7 +120,7 @@ def _close(rings: Rings) -> tuple[Rings, np.ndarray]:
     is_open = (first != vertices[end - 1]).any(axis=1)
     if is_open.any():
         vertices = np.insert(vertices, end[is_open], first[is_open], axis=0)
-        rings = Rings(vertices, offsets(np.diff(rings.offset) + is_open), rings.feature)
+        rings = Rings(vertices, offsets(np.diff(rings.offset) + is_open), rings.feature, rings.is_hole)
     return rings, is_open
 
 
@@ -155,13 +158,13 @@ def _wrap(rings: Rings, label: Callable[[int], str]) -> tuple[Rings, np.ndarray]
             f"{label(int(rings.feature[ring]))}: a ring spans {east[ring] - west[ring]:g} degrees of longitude, "
             "more than the whole globe."
         )
-    pieces, feature = [np.empty((0, 2))], []
+    pieces, origin = [np.empty((0, 2))], []
     for ring in np.flatnonzero(is_beyond).tolist():
         for piece in _cut_at_antimeridian(rings.vertices_lonlat_deg[start[ring] : rings.offset[ring + 1]]):
             pieces.append(piece)
-            feature.append(rings.feature[ring])
+            origin.append(ring)
     counts = np.array([len(piece) for piece in pieces[1:]], dtype=np.int64)
-    cut = Rings(np.concatenate(pieces), offsets(counts), np.array(feature, dtype=np.int64))
+    cut = Rings(np.concatenate(pieces), offsets(counts), rings.feature[origin], rings.is_hole[origin])
     # Of a line that a ring runs there and back, past the antimeridian, a line without inside is left.
     cut = cut.keep(has_three_vertices(cut))
     inside = rings.keep(~is_beyond)
@@ -173,6 +176,7 @@ def _join(a: Rings, b: Rings) -> Rings:
         np.concatenate([a.vertices_lonlat_deg, b.vertices_lonlat_deg]),
         np.concatenate([a.offset, b.offset[1:] + a.offset[-1]]),
         np.concatenate([a.feature, b.feature]),
+        np.concatenate([a.is_hole, b.is_hole]),
     )
 
 

@@ -138,19 +138,26 @@ def _is_wgs84_wkt(wkt: str) -> bool:
 def _rings(geometries: np.ndarray, labels: list[str]) -> Rings:
     rings: list[np.ndarray] = []
     feature: list[int] = []
+    is_hole: list[bool] = []
     for i, (geometry, label) in enumerate(zip(geometries, labels, strict=True)):
         try:
-            found = [] if geometry is None else wkb_rings(geometry)
+            polygons = [] if geometry is None else wkb_polygons(geometry)
         except ValueError as error:
             raise ValueError(f"{label}: {error}") from error
-        rings += found
-        feature += [i] * len(found)
-    vertices = np.concatenate([np.empty((0, 2)), *rings])
-    return Rings(vertices, offsets(np.array([len(ring) for ring in rings])), np.array(feature, dtype=np.int64))
+        for polygon in polygons:
+            rings += polygon
+            feature += [i] * len(polygon)
+            is_hole += [number > 0 for number in range(len(polygon))]
+    return Rings(
+        np.concatenate([np.empty((0, 2)), *rings]),
+        offsets(np.array([len(ring) for ring in rings])),
+        np.array(feature, dtype=np.int64),
+        np.array(is_hole, dtype=bool),
+    )
 
 
-def wkb_rings(wkb: bytes) -> list[np.ndarray]:
-    """The rings of every polygon in a two-dimensional WKB geometry.
+def wkb_polygons(wkb: bytes) -> list[list[np.ndarray]]:
+    """The rings of each polygon in a two-dimensional WKB geometry.
 
     Returns:
         (N, 2) float64 arrays of x (longitude) and y (latitude).
@@ -158,7 +165,7 @@ def wkb_rings(wkb: bytes) -> list[np.ndarray]:
         ValueError: for a geometry that is no area, and for bytes that are no WKB.
     Source: OGC 06-103r4 (Simple Feature Access 1.2.1), 8.2.
     """
-    rings = []
+    polygons: list[list[np.ndarray]] = []
     position, num_pending = 0, 1
     try:
         while num_pending:
@@ -173,11 +180,12 @@ def wkb_rings(wkb: bytes) -> list[np.ndarray]:
             if kind != _POLYGON:
                 name = _WKB_NAMES.get(kind, f"WKB type {kind}")
                 raise ValueError(f"expected Polygon, MultiPolygon or GeometryCollection, got {name!r}.")
+            polygons.append([])
             for _ in range(count):
                 (num_vertices,) = struct.unpack_from(f"{order}I", wkb, position)
                 ring = np.frombuffer(wkb, f"{order}f8", 2 * num_vertices, position + 4)
-                rings.append(ring.reshape(-1, 2))
+                polygons[-1].append(ring.reshape(-1, 2))
                 position += 4 + 16 * num_vertices
     except (struct.error, IndexError) as error:
         raise ValueError(f"truncated WKB geometry: {error}") from error
-    return rings
+    return polygons
