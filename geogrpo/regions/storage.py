@@ -2,7 +2,9 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields, replace
+import secrets
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import safetensors
@@ -29,18 +31,27 @@ class IndexInfo:
     repairs: list[str] = field(default_factory=list)
     """What was mended or is doubtful in the sources."""
 
+    def __post_init__(self) -> None:
+        # Names of files and features are anyone's, and all of this is printed.
+        for name in ("sources", "attributions", "repairs"):
+            object.__setattr__(self, name, [printable(line) for line in getattr(self, name)])
+
     def with_polygons(self, num_regions: int, crossings: list[str]) -> "IndexInfo":
         """After the polygons were built."""
         return replace(self.with_repairs(crossings), num_polygon_regions=num_regions)
+
+    def to_json(self) -> str:
+        """As it stands in a file's metadata."""
+        return json.dumps(asdict(self))
 
     def with_repairs(self, repairs: list[str]) -> "IndexInfo":
         """With more that was mended or is doubtful."""
         return replace(self, repairs=[*self.repairs, *repairs])
 
 
-def content_hash(tables: dict[str, Tensor]) -> str:
-    """SHA-256 over every table's name, dtype, shape and bytes."""
-    digest = hashlib.sha256()
+def content_hash(tables: dict[str, Tensor], info: str) -> str:
+    """SHA-256 over the metadata and over every table's name, dtype, shape and bytes."""
+    digest = hashlib.sha256(f"{len(info.encode())} {info}\n".encode())
     for name in sorted(tables):
         table = tables[name].contiguous()
         digest.update(f"{name} {table.dtype} {tuple(table.shape)}\n".encode())
@@ -48,10 +59,18 @@ def content_hash(tables: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def printable(text: str) -> str:
+    """The text with what no terminal should get, such as escape sequences, written as Python escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def write_tables(path: Path, tables: dict[str, Tensor], info: IndexInfo) -> None:
     """Write to a temporary file beside `path` first, so that a crash leaves no half of an index."""
-    metadata = {"format": FORMAT, "info": json.dumps(asdict(info)), "sha256": content_hash(tables)}
-    temporary = path.with_name(f"{path.name}.tmp")
+    text = info.to_json()
+    metadata = {"format": FORMAT, "info": text, "sha256": content_hash(tables, text)}
+    # Of a name of its own: two builds of one file must not mix, and what stands there is not ours to replace.
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
+    temporary.touch(exist_ok=False)
     try:
         save_file(tables, temporary, metadata)
         temporary.replace(path)
@@ -61,11 +80,12 @@ def write_tables(path: Path, tables: dict[str, Tensor], info: IndexInfo) -> None
 
 def read_tables(
     path: Path, expected: dict[str, tuple[torch.dtype, tuple[int, ...]]]
-) -> tuple[dict[str, Tensor], IndexInfo, str]:
-    """Tables (memory-mapped), what they were made from, and the SHA-256 they should have.
+) -> tuple[dict[str, Tensor], IndexInfo]:
+    """Tables (memory-mapped), and what they were made from.
 
     Raises:
-        ValueError: naming the file, when it is missing, no safetensors file, or lacks a table of the expected kind.
+        ValueError: naming the file, when it is missing, no safetensors file, lacks a table of the expected kind, or has
+            other content than its SHA-256 says.
     """
     try:
         with safetensors.safe_open(path, framework="pt") as file:
@@ -84,21 +104,43 @@ def read_tables(
         if tables[name].dtype != dtype or tables[name].shape[1:] != shape[1:] or tables[name].ndim != len(shape):
             got = f"{tables[name].dtype} {tuple(tables[name].shape)}"
             raise ValueError(f"{path}: the table {name!r} must be {dtype} (N, {shape[1:]}), got {got}.")
-    return tables, _read_info(path, metadata), metadata.get("sha256", "")
+    text = metadata.get("info", "")
+    if content_hash(tables, text) != metadata.get("sha256"):
+        raise ValueError(f"{path}: the content does not match its SHA-256; the file was altered. Build it again.")
+    return tables, _read_info(path, text)
 
 
-def _read_info(path: Path, metadata: dict[str, str]) -> IndexInfo:
+def _read_info(path: Path, text: str) -> IndexInfo:
+    problem = f"{path}: the metadata of the region index"
     try:
-        values = json.loads(metadata["info"])
-        info = IndexInfo(**{f.name: values[f.name] for f in fields(IndexInfo)})
-        is_sound = (
-            info.metric in METRICS
-            and isinstance(info.num_polygon_regions, int)
-            and info.num_polygon_regions >= 0
-            and 0 <= float(info.coast_tolerance_km) <= 500
-        )
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: the metadata of the region index cannot be read: {error!r}.") from error
-    if not is_sound:
-        raise ValueError(f"{path}: the metadata of the region index holds impossible values.")
-    return info
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{problem} cannot be read: {error!r}.") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{problem} must be an object, got {type(values).__name__}.")
+    for name, (expected, is_sound) in _FIELDS.items():
+        if name not in values or not is_sound(values[name]):
+            got = f"{values[name]!r:.60}" if isinstance(values.get(name), str | int | float) else "something else"
+            raise ValueError(f"{problem}: {name} must be {expected}, got {got if name in values else 'nothing'}.")
+    return IndexInfo(**{name: values[name] for name in _FIELDS})
+
+
+def _is_number(value: object, low: float, high: float) -> bool:
+    # bool is an int; NaN compares false
+    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+
+
+def _are_lines(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(line, str) and line.isprintable() for line in value)
+
+
+_LINES = ("a list of printable texts", _are_lines)
+_FIELDS: dict[str, tuple[str, Callable[[object], bool]]] = {
+    "metric": (f"one of {', '.join(METRICS)}", lambda value: isinstance(value, str) and value in METRICS),
+    "coast_tolerance_km": ("a number from 0 to 500", lambda value: _is_number(value, 0, 500)),
+    "num_polygon_regions": ("a count", lambda value: isinstance(value, int) and _is_number(value, 0, 2**31)),
+    "sources": _LINES,
+    "attributions": _LINES,
+    "repairs": _LINES,
+}
+"""The fields of IndexInfo as a file must have them: in words, and the check."""

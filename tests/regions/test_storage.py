@@ -4,6 +4,8 @@
 """
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,12 +31,20 @@ def index() -> RegionIndex:
     return RegionIndex.build([COUNTRIES], places)
 
 
-def write(path: Path, tables: dict[str, torch.Tensor], **metadata: str) -> Path:
+INFO = {
+    "metric": "sphere",
+    "coast_tolerance_km": 5.0,
+    "num_polygon_regions": 3,
+    "sources": [],
+    "attributions": [],
+    "repairs": [],
+}
+
+
+def write(path: Path, tables: dict[str, torch.Tensor], info: str | None = None) -> Path:
     """An index file whose hash fits its content, whatever that is."""
-    info = {"metric": "sphere", "coast_tolerance_km": 5.0, "num_polygon_regions": 3}
-    info |= {"sources": [], "attributions": [], "repairs": []}
-    known = {"format": FORMAT, "info": json.dumps(info), "sha256": content_hash(tables)}
-    save_file(tables, path, known | metadata)
+    text = json.dumps(INFO) if info is None else info
+    save_file(tables, path, {"format": FORMAT, "info": text, "sha256": content_hash(tables, text)})
     return path
 
 
@@ -90,29 +100,77 @@ def test_missing_and_misshapen_tables_are_named(index: RegionIndex, tmp_path: Pa
             RegionIndex.load(write(tmp_path / "bad", wrong))
 
 
-@pytest.mark.parametrize(
-    "info",
-    [
-        "{",
-        "[]",
-        "{}",
-        '{"metric": "sphere"}',
-        '{"metric": "x", "coast_tolerance_km": 5, "num_polygon_regions": 3, "sources": [], "attributions": [],'
-        ' "repairs": []}',
-        '{"metric": "sphere", "coast_tolerance_km": NaN, "num_polygon_regions": 3, "sources": [], "attributions": [],'
-        ' "repairs": []}',
-        '{"metric": "sphere", "coast_tolerance_km": 5, "num_polygon_regions": -1, "sources": [], "attributions": [],'
-        ' "repairs": []}',
-        '{"metric": "sphere", "coast_tolerance_km": 5, "num_polygon_regions": 9999, "sources": [], "attributions": [],'
-        ' "repairs": []}',
-        "[" * 100_000,
-    ],
-)
-def test_impossible_metadata_is_refused(index: RegionIndex, tmp_path: Path, info: str) -> None:
+def test_one_changed_value_of_the_metadata_is_noticed(index: RegionIndex, tmp_path: Path) -> None:
+    path = tmp_path / "index.safetensors"
+    index.save(path)
+    content = path.read_bytes()
+    for old, new in ((b"sphere", b"sphera"), (b" 5.0", b" 9.0"), (b"test", b"tast")):
+        assert content.count(old) == 1
+        path.write_bytes(content.replace(old, new))
+        with pytest.raises(ValueError, match="index.safetensors: the content does not match its SHA-256"):
+            RegionIndex.load(path)
+
+
+@pytest.mark.parametrize("info", ["", "{", "[]", "5", "{}", '{"metric": "sphere"}', "[" * 100_000])
+def test_metadata_that_is_none_is_refused(index: RegionIndex, tmp_path: Path, info: str) -> None:
     index.save(tmp_path / "good")
-    path = write(tmp_path / "bad", load_file(tmp_path / "good"), info=info)
-    with pytest.raises(ValueError, match="bad"):
+    with pytest.raises(ValueError, match="bad: the metadata of the region index"):
+        RegionIndex.load(write(tmp_path / "bad", load_file(tmp_path / "good"), info))
+
+
+IMPOSSIBLE = [
+    ("metric", "x"),
+    ("metric", ["sphere"]),
+    ("coast_tolerance_km", math.nan),
+    ("coast_tolerance_km", "5"),
+    ("coast_tolerance_km", True),
+    ("coast_tolerance_km", 501),
+    ("coast_tolerance_km", None),
+    ("num_polygon_regions", -1),
+    ("num_polygon_regions", 3.0),
+    ("num_polygon_regions", True),
+    ("num_polygon_regions", 10**30),
+    ("sources", 5),
+    ("sources", "abc"),
+    ("sources", [5]),
+    ("attributions", ["\x1b[2J"]),
+    ("repairs", {"a": "b"}),
+    ("repairs", ["two\nlines"]),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), IMPOSSIBLE)
+def test_impossible_metadata_is_refused_by_name(index: RegionIndex, tmp_path: Path, name: str, value: object) -> None:
+    index.save(tmp_path / "good")
+    path = write(tmp_path / "bad", load_file(tmp_path / "good"), json.dumps(INFO | {name: value}))
+    with pytest.raises(ValueError, match=f"bad: the metadata of the region index: {name} must be") as error:
         RegionIndex.load(path)
+    assert str(error.value).isprintable()
+
+
+def test_more_polygon_regions_than_regions_are_refused(index: RegionIndex, tmp_path: Path) -> None:
+    index.save(tmp_path / "good")
+    text = json.dumps(INFO | {"num_polygon_regions": 9999})
+    with pytest.raises(ValueError, match="bad is not a sound region index"):
+        RegionIndex.load(write(tmp_path / "bad", load_file(tmp_path / "good"), text))
+
+
+def test_what_a_terminal_would_obey_is_kept_as_escapes(tmp_path: Path) -> None:
+    hostile = replace(COUNTRIES, source="\x1b]0;x\x07\udcff.geojson", attribution="a\nb", repairs=["\u202eü"])
+    RegionIndex.build([hostile]).save(tmp_path / "index")
+    info = RegionIndex.load(tmp_path / "index").info
+    assert info.sources == [r"\x1b]0;x\x07\udcff.geojson"]
+    assert (info.attributions, info.repairs) == ([r"a\nb"], [r"\u202eü"])
+
+
+def test_saving_touches_no_other_file(index: RegionIndex, tmp_path: Path) -> None:
+    path, other = tmp_path / "index", tmp_path / "index.tmp"
+    other.write_text("someone's")
+    index.save(path)
+    assert other.read_text() == "someone's"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["index", "index.tmp"]
+    (tmp_path / "plain").touch()
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 TAMPERED = {
@@ -179,7 +237,7 @@ def test_random_damage_is_refused_or_harmless(index: RegionIndex, tmp_path: Path
     try:
         RegionIndex.load(path)
         # The same tables in memory of their own, whose ends AddressSanitizer watches
-        read, info, _ = read_tables(path, EMPTY)
+        read, info = read_tables(path, EMPTY)
         damaged = RegionIndex({name: table.clone() for name, table in read.items()}, info)
     except ValueError:
         return
