@@ -71,8 +71,11 @@ def write_tables(path: Path, tables: dict[str, Tensor], info: IndexInfo) -> None
     # Of a name of its own: two builds of one file must not mix, and what stands there is not ours to replace.
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
     temporary.touch(exist_ok=False)
+    mode = temporary.stat().st_mode
     try:
         save_file(tables, temporary, metadata)
+        # safetensors makes it readable by the owner alone.
+        temporary.chmod(mode)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
