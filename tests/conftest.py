@@ -1,12 +1,18 @@
 """Very small models, pictures of several shapes, and a run in small, shared by the tests."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+
+if not torch.cuda.is_available():
+    # Before Triton is imported: its kernels then run in its interpreter, where a test asks for them.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 from PIL import Image
 from small_runs import supervised_metrics
 

@@ -1,5 +1,21 @@
-"""Numerical ops of geogrpo that are useful alone. Imports torch only."""
+"""Numerical ops of geogrpo that are useful alone: Triton kernels on a GPU, plain PyTorch on a CPU."""
 
-from geogrpo_kernels.reference import EARTH_RADIUS_KM, haversine_km, token_logprobs
+from geogrpo_kernels.divergence import exact_kl_from_logits, kl_estimate, sampled_kl_from_logits
+from geogrpo_kernels.logprobs import token_logprobs, token_logprobs_from_logits
+from geogrpo_kernels.objective import PolicyLoss, PolicyObjective, token_weights
+from geogrpo_kernels.policy_loss import linear_grpo_loss
+from geogrpo_kernels.reference.distances import EARTH_RADIUS_KM, haversine_km
 
-__all__ = ["EARTH_RADIUS_KM", "haversine_km", "token_logprobs"]
+__all__ = [
+    "EARTH_RADIUS_KM",
+    "PolicyLoss",
+    "PolicyObjective",
+    "exact_kl_from_logits",
+    "haversine_km",
+    "kl_estimate",
+    "linear_grpo_loss",
+    "sampled_kl_from_logits",
+    "token_logprobs",
+    "token_logprobs_from_logits",
+    "token_weights",
+]

@@ -1,0 +1,85 @@
+"""Plain PyTorch KL divergences: the CPU path, and what the Triton kernels are tested against.
+
+Shapes: T tokens, V vocabulary, R rows of a chunk.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from geogrpo_kernels.checks import check_logits, check_same_logits, check_temperature
+from geogrpo_kernels.reference.logprobs import compute_dtype, row_chunks
+
+KL_ESTIMATORS = ("k1", "k2", "k3")
+
+
+def kl_estimate(policy_logprobs: Tensor, ref_logprobs: Tensor, estimator: str = "k3") -> Tensor:
+    """Estimate of KL(policy || reference) from the log-probs of tokens that the policy sampled.
+
+    With r = ref - policy: k1 = -r, unbiased, negative at times, and its gradient has mean 0; k2 = r**2 / 2, biased,
+    and its gradient is that of the KL; k3 = exp(r) - 1 - r, unbiased and never negative.
+
+    Args:
+        policy_logprobs: any shape, nats.
+        ref_logprobs: the same shape, nats, at the same temperature.
+        estimator: "k1", "k2" or "k3".
+    Returns:
+        The inputs' shape, nats, differentiable in both.
+    Raises:
+        ValueError: on shapes that differ or an unknown estimator.
+    Source: J. Schulman, "Approximating KL Divergence", 2020.
+    """
+    if policy_logprobs.shape != ref_logprobs.shape:
+        shapes = f"{tuple(policy_logprobs.shape)} and {tuple(ref_logprobs.shape)}"
+        raise ValueError(f"policy_logprobs and ref_logprobs must have one shape, got {shapes}.")
+    if estimator not in KL_ESTIMATORS:
+        raise ValueError(f"estimator must be one of {', '.join(KL_ESTIMATORS)}, got {estimator!r}.")
+    log_ratio = ref_logprobs - policy_logprobs
+    if estimator == "k1":
+        return -log_ratio
+    if estimator == "k2":
+        return log_ratio.square() / 2
+    # expm1: near equality exp(r) - 1 would round away all of the value
+    return log_ratio.expm1() - log_ratio
+
+
+def exact_kl_from_logits(logits: Tensor, ref_logits: Tensor, *, temperature: float = 1.0) -> Tensor:
+    """Definition of geogrpo_kernels.exact_kl_from_logits, which documents it."""
+    check_logits(logits)
+    check_same_logits(logits, ref_logits)
+    check_temperature(temperature)
+    return ExactKL.apply(logits, ref_logits.detach(), 1.0 / temperature)
+
+
+class ExactKL(torch.autograd.Function):
+    """Row by row; keeps both matrices of the caller and one number per row."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, ref_logits: Tensor, inv_temperature: float) -> Tensor:
+        kl = logits.new_empty(len(logits), dtype=compute_dtype(logits))
+        for rows in row_chunks(*logits.shape):
+            probs, log_ratio = _probs_and_log_ratio(logits[rows], ref_logits[rows], inv_temperature)
+            kl[rows] = torch.linalg.vecdot(probs, log_ratio)
+        ctx.save_for_backward(logits, ref_logits, kl)
+        ctx.inv_temperature = inv_temperature
+        return kl
+
+    @staticmethod
+    def backward(ctx: Any, grad_kl: Tensor) -> tuple[Tensor | None, ...]:
+        logits, ref_logits, kl = ctx.saved_tensors
+        grad = torch.empty_like(logits)
+        for rows in row_chunks(*logits.shape):
+            probs, log_ratio = _probs_and_log_ratio(logits[rows], ref_logits[rows], ctx.inv_temperature)
+            # d KL / d logits = p (log(p / q) - KL) / temperature
+            scaled = log_ratio.sub_(kl[rows, None]).mul_((grad_kl[rows] * ctx.inv_temperature)[:, None])
+            grad[rows] = probs.mul_(scaled).to(grad.dtype)
+        return grad, None, None
+
+
+def _probs_and_log_ratio(logits: Tensor, ref_logits: Tensor, inv_temperature: float) -> tuple[Tensor, Tensor]:
+    """p and log(p / q), 0 where p is 0, both (R, V)."""
+    dtype = compute_dtype(logits)
+    logprobs, ref_logprobs = ((values.to(dtype) * inv_temperature).log_softmax(-1) for values in (logits, ref_logits))
+    probs = logprobs.exp()
+    return probs, (logprobs - ref_logprobs).masked_fill_(probs == 0, 0.0)
