@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
+from geogrpo_kernels import PolicyLoss, PolicyObjective
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
@@ -18,21 +19,11 @@ from geogrpo.policy.model import Policy
 from geogrpo.policy.packing import Group, pack, split_by_budget
 from geogrpo.types import PackedBatch
 
+RowObjective = Callable[[list[int], PackedBatch, Tensor, Tensor | None], PolicyObjective]
+"""(indices of the row's groups, row, (S,) token weights, (S,) reference log-probs or None) -> what to minimise."""
 
-@dataclass(frozen=True)
-class RowOutput:
-    """What the models say of one packed row, each (S,) float32, nats."""
-
-    logprobs: Tensor
-    """Of the targets, with gradient."""
-    entropy: Tensor
-    """Of the distributions the targets were drawn from, with gradient."""
-    ref_logprobs: Tensor | None
-    """Of the targets under the reference; None without one."""
-
-
-TokenLoss = Callable[[list[int], PackedBatch, RowOutput], tuple[Tensor, dict[str, Tensor]]]
-"""(indices of the row's groups, row, output) -> (S,) loss, and (S,) tensors to average."""
+RowMetrics = Callable[[list[int], PolicyLoss], dict[str, Tensor]]
+"""(indices of the row's groups, its loss) -> (S,) tensors to average over the tokens."""
 
 
 _LOSS, _COUNT = "__loss__", "__count__"
@@ -45,7 +36,7 @@ class UpdateResult:
     loss: float
     """Sum of the token losses divided by num_valid_tokens; 0 without tokens."""
     token_means: dict[str, float]
-    """What the token loss reports, averaged over the tokens trained; empty when there were none."""
+    """The row metrics, averaged over the tokens trained; empty when there were none."""
     grad_norm: float
     """Global norm before clipping."""
     num_trained_tokens: int
@@ -124,7 +115,8 @@ def update(
     policy: Policy,
     optimizer: torch.optim.Optimizer,
     groups: Sequence[Group],
-    token_loss: TokenLoss,
+    objective: RowObjective,
+    metrics: RowMetrics,
     *,
     dummy: Group,
     reference: Policy | None = None,
@@ -137,7 +129,9 @@ def update(
 
     Args:
         groups: this rank's groups.
-        dummy: a group whose loss is multiplied by 0, for ranks that have fewer rows than another.
+        objective: what to minimise in a row.
+        metrics: what to report of a row.
+        dummy: a group without weight, for ranks that have fewer rows than another.
         reference: frozen policy whose log-probs the loss needs, or None.
         num_valid_tokens: the token count that divides the loss, over all ranks; 0 where every image was unreadable.
         temperature: of the log-probs.
@@ -145,21 +139,26 @@ def update(
         max_grad_norm: 0 turns clipping off.
     """
     optimizer.zero_grad(set_to_none=True)
-    divisor = max(1, num_valid_tokens)
     rows = split_by_budget(groups, tokens_per_microbatch)
     sums: dict[str, float] = {}
     for i in range(all_max(len(rows))):
         indices = rows[i] if i < len(rows) else []
         batch = pack([groups[k] for k in indices] or [dummy])
-        # Also for the dummy: each forward gathers parameters, and every rank must take part.
-        output = _run_models(policy, reference, batch, temperature)
+        ref_logprobs = None
+        if reference is not None:
+            with torch.no_grad():
+                ref_logprobs, _ = reference(batch, temperature)
+        weights = torch.full((len(batch.target_ids),), 1.0 / max(1, num_valid_tokens), device=policy.device)
         if indices:
-            loss, metrics = token_loss(indices, batch, output)
-            (loss.sum() / divisor).backward()
-            metrics = {**metrics, _LOSS: loss.detach(), _COUNT: torch.ones_like(loss)}
-            _add(sums, {name: float(values.double().sum()) for name, values in metrics.items()})
+            loss = policy.loss(batch, objective(indices, batch, weights, ref_logprobs), temperature)
+            values = {**metrics(indices, loss), _COUNT: torch.ones_like(loss.logprobs)}
+            _add(sums, {name: float(value.double().sum()) for name, value in values.items()})
+            _add(sums, {_LOSS: float(loss.loss.detach())})
         else:
-            (output.logprobs.sum() * 0.0).backward()
+            # Each forward and backward pass gathers parameters, and every rank must take part.
+            nothing = torch.zeros_like(weights)
+            loss = policy.loss(batch, PolicyObjective(nothing, nothing), temperature)
+        loss.loss.backward()
     # Gathered, not reduced: a rank without rows has no names to reduce.
     totals: dict[str, float] = {}
     for part in all_gather_list([sums]):
@@ -170,16 +169,7 @@ def update(
         grad_norm = _clip(policy, max_grad_norm)
         optimizer.step()
     means = {name: total / num_trained for name, total in totals.items()}
-    return UpdateResult(loss_sum / divisor, means, grad_norm, int(num_trained))
-
-
-def _run_models(policy: Policy, reference: Policy | None, batch: PackedBatch, temperature: float) -> RowOutput:
-    ref_logprobs = None
-    if reference is not None:
-        with torch.no_grad():
-            ref_logprobs, _ = reference(batch, temperature)
-    logprobs, entropy = policy(batch, temperature)
-    return RowOutput(logprobs, entropy, ref_logprobs)
+    return UpdateResult(loss_sum, means, grad_norm, int(num_trained))
 
 
 def _add(totals: dict[str, float], values: dict[str, float]) -> None:

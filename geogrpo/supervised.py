@@ -6,13 +6,14 @@ Source: Geo-R (arXiv 2601.00388). The loss is on the answer only, averaged over 
 import time
 from collections.abc import Callable, Sequence
 
+import torch
+from geogrpo_kernels import PolicyLoss, PolicyObjective
 from torch import Tensor, optim
 
 from geogrpo.checkpoint import Progress
 from geogrpo.config import SupervisedConfig
 from geogrpo.data.loader import load_batches
 from geogrpo.optimization import (
-    RowOutput,
     StepCounter,
     UpdateResult,
     num_tokens_of_all_ranks,
@@ -66,7 +67,8 @@ def train_supervised(
             policy,
             optimizer,
             groups,
-            _negative_log_likelihood,
+            _maximum_likelihood,
+            _entropy,
             dummy=dummy,
             num_valid_tokens=num_tokens,
             temperature=1.0,
@@ -86,7 +88,11 @@ def _learned(result: UpdateResult) -> dict[str, float]:
     return {"loss": result.loss, **result.token_means, "grad_norm": result.grad_norm}
 
 
-def _negative_log_likelihood(
-    indices: list[int], batch: PackedBatch, output: RowOutput
-) -> tuple[Tensor, dict[str, Tensor]]:
-    return -output.logprobs, {"entropy": output.entropy.detach()}
+def _maximum_likelihood(
+    indices: list[int], batch: PackedBatch, token_weights: Tensor, ref_logprobs: Tensor | None
+) -> PolicyObjective:
+    return PolicyObjective(torch.ones_like(token_weights), token_weights, surrogate="reinforce")
+
+
+def _entropy(indices: list[int], loss: PolicyLoss) -> dict[str, Tensor]:
+    return {"entropy": loss.entropy}

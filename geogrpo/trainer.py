@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from geogrpo_kernels import PolicyLoss, PolicyObjective
 from torch import Tensor
 
 from geogrpo.advantages import group_advantages, has_signal
@@ -27,9 +28,9 @@ from geogrpo.data.loader import Batch, load_batches
 from geogrpo.distributed import all_gather_list, rank
 from geogrpo.losses import LossFunction, find_loss
 from geogrpo.optimization import (
-    RowOutput,
+    RowMetrics,
+    RowObjective,
     StepCounter,
-    TokenLoss,
     UpdateResult,
     make_optimizer,
     num_tokens_of_all_ranks,
@@ -108,7 +109,7 @@ def train_grpo(
         result = update(
             policy,
             optimizer,
-            *_groups_and_loss(rollouts, scores.total, advantages, config, loss_function),
+            *_groups_and_objective(rollouts, scores.total, advantages, config, loss_function),
             dummy=dummy,
             reference=reference if config.loss.beta > 0 else None,
             num_valid_tokens=num_tokens,
@@ -145,32 +146,35 @@ def _advantages_over_ranks(rewards: Tensor, config: GRPOConfig) -> Tensor:
     return group_advantages(everything, config.advantage_scale)[offset : offset + len(rewards)]
 
 
-def _groups_and_loss(
+def _groups_and_objective(
     rollouts: Rollouts, rewards: Tensor, advantages: Tensor, config: GRPOConfig, loss_function: LossFunction
-) -> tuple[list[Group], TokenLoss]:
-    """The groups that have a gradient, and their loss.
+) -> tuple[list[Group], RowObjective, RowMetrics]:
+    """The groups that have a gradient, what is minimised over them, and what is reported.
 
     Those are the groups with a signal, or all of them when a KL pulls on every token.
     """
     chosen = torch.arange(len(rewards)) if config.loss.beta > 0 else has_signal(rewards).nonzero().flatten()
     groups = [Group(rollouts.prompts[i], rollouts.token_ids[i]) for i in chosen.tolist()]
 
-    def token_loss(indices: list[int], batch: PackedBatch, output: RowOutput) -> tuple[Tensor, dict[str, Tensor]]:
-        ids = chosen[indices]
-        per_token = advantages[ids].flatten()[batch.target_completion].to(output.logprobs.device)
-        losses = loss_function(output.logprobs, None, output.ref_logprobs, per_token, config.loss)
-        sampled = torch.cat([row for i in ids.tolist() for row in rollouts.logprobs[i]]).to(per_token.device)
+    def objective(
+        indices: list[int], batch: PackedBatch, token_weights: Tensor, ref_logprobs: Tensor | None
+    ) -> PolicyObjective:
+        per_token = advantages[chosen[indices]].flatten()[batch.target_completion].to(token_weights.device)
+        return loss_function(per_token, token_weights, None, ref_logprobs, config.loss)
+
+    def metrics(indices: list[int], loss: PolicyLoss) -> dict[str, Tensor]:
+        sampled = torch.cat([row for i in chosen[indices].tolist() for row in rollouts.logprobs[i]])
         # Without a reference a KL of 0 would be a claim.
-        kl = {} if output.ref_logprobs is None else {"kl": losses.kl}
-        return losses.loss, {
-            "entropy": output.entropy.detach(),
+        kl = {"kl": loss.kl} if config.loss.beta > 0 else {}
+        return {
+            "entropy": loss.entropy,
             **kl,
-            "clip_ratio": losses.is_clipped.float(),
+            "clip_ratio": loss.is_clipped.float(),
             # What the sampler and the trainer disagree about; 0 but for rounding.
-            "sampling/sampling_logp_difference/mean": (output.logprobs.detach() - sampled).abs(),
+            "sampling/sampling_logp_difference/mean": (loss.logprobs - sampled.to(loss.logprobs.device)).abs(),
         }
 
-    return groups, token_loss
+    return groups, objective, metrics
 
 
 def completion_records(step: int, rollouts: Rollouts, scores: Scores, advantages: Tensor) -> list[dict[str, Any]]:

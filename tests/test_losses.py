@@ -4,15 +4,19 @@ Shapes: S scored tokens.
 """
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+from geogrpo_kernels.objective import TokenTerms, token_terms
+from geogrpo_kernels.reference import kl_estimate as k3_kl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from geogrpo import losses
 from geogrpo.config import LossConfig
-from geogrpo.losses import LOSSES, find_loss, grpo_loss, k3_kl
+from geogrpo.losses import LOSSES, find_loss
 
 # clip_low and clip_high differ, so that one in the other's place shows; ratios between 0.8 and 1.5 are kept.
 CONFIG = LossConfig(clip_low=0.2, clip_high=0.5, beta=0.25)
@@ -28,6 +32,16 @@ def tokens(*values: float) -> Tensor:
 def logprobs(*ratios: float) -> Tensor:
     """Log-probs whose ratio to an old log-prob of 0 is given, with gradient."""
     return tokens(*ratios).log().requires_grad_()
+
+
+def grpo_loss(
+    policy: Tensor, old: Tensor | None, ref: Tensor | None, advantages: Tensor, config: LossConfig
+) -> TokenTerms:
+    """The loss of each token with the gradient that the kernels give it."""
+    config = config if ref is not None else replace(config, beta=0.0)
+    objective = losses.grpo_loss(advantages, torch.ones_like(advantages), old, ref, config)
+    terms = token_terms(policy.detach(), torch.zeros_like(advantages), objective, slice(None))
+    return terms._replace(loss=terms.loss + (policy - policy.detach()) * terms.grad_logprobs)
 
 
 @pytest.mark.parametrize(
@@ -172,6 +186,6 @@ def test_clipping_stops_the_policy_gradient_but_not_the_kl() -> None:
 
 def test_losses_are_found_by_name_and_an_unknown_one_is_rejected() -> None:
     assert {name: find_loss(name) for name in LOSSES} == LOSSES
-    assert find_loss("grpo") is grpo_loss
+    assert find_loss("grpo") is losses.grpo_loss
     with pytest.raises(ValueError, match=r"grpo\.loss\.name 'ppo' is unknown\. Known: grpo"):
         find_loss("ppo")

@@ -1,12 +1,12 @@
-"""The policy: a transformers vision-language model that turns packed groups into per-token log-probs.
+"""The policy: a transformers vision-language model that turns packed groups into per-token log-probs or their loss.
 
-Head and log-probs are inside the module, so that FSDP2's hooks gather the head's weight exactly once.
+Head, log-probs and loss are inside the module, so that FSDP2's hooks gather the head's weight exactly once.
 
 Shapes: T packed tokens, S scored tokens, P prompts, G group, V vocabulary.
 """
 
 import torch
-from geogrpo_kernels import token_logprobs
+from geogrpo_kernels import PolicyLoss, PolicyObjective, linear_grpo_loss, token_logprobs
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -36,14 +36,12 @@ class Policy(nn.Module):
 
     def forward(self, batch: PackedBatch, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
         """Log-probability of each target and entropy at each scored position: two (S,) float32, nats."""
-        batch = to_device(batch, self.device)
-        hidden = self._hidden(batch, PackedLayout(batch))
-        return token_logprobs(
-            hidden.index_select(0, batch.score_index),
-            self.model.lm_head.weight,
-            batch.target_ids,
-            temperature=temperature,
-            forbidden_ids=self.forbidden_ids,
+        return token_logprobs(*self._scored(batch), temperature=temperature, forbidden_ids=self.forbidden_ids)
+
+    def loss(self, batch: PackedBatch, objective: PolicyObjective, temperature: float = 1.0) -> PolicyLoss:
+        """Loss of the targets, its gradient computed with it; objective's tensors are (S,) on the policy's device."""
+        return linear_grpo_loss(
+            *self._scored(batch), objective, temperature=temperature, forbidden_ids=self.forbidden_ids
         )
 
     def prefill(self, batch: PackedBatch) -> tuple[Tensor, PackedLayout]:
@@ -63,6 +61,12 @@ class Policy(nn.Module):
         )
         layout.num_cached += 1
         return self._logits(output.last_hidden_state[0])
+
+    def _scored(self, batch: PackedBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """(S, H) hidden states that predict targets, the (V, H) head, and the (S,) targets."""
+        batch = to_device(batch, self.device)
+        hidden = self._hidden(batch, PackedLayout(batch))
+        return hidden.index_select(0, batch.score_index), self.model.lm_head.weight, batch.target_ids
 
     def _hidden(self, batch: PackedBatch, layout: PackedLayout) -> Tensor:
         output = self.model.model(

@@ -39,19 +39,23 @@ num_tokens = sum(len(completion) for group in groups for completion in group.com
 mine = shard_slice(len(groups)) if spread == "shared" else slice(0, len(groups) if is_main() else 0)
 
 
-def token_loss(indices, batch, output):
+def objective(indices, batch, token_weights, ref_logprobs):
     """GRPO with a KL and with advantages that differ by completion length."""
     lengths = torch.bincount(batch.target_completion)
     advantages = (lengths.float() - 4.0)[batch.target_completion]
-    losses = grpo_loss(output.logprobs, None, output.ref_logprobs, advantages, LossConfig(beta=0.1))
-    return losses.loss, {"entropy": output.entropy.detach(), "kl": losses.kl}
+    return grpo_loss(advantages, token_weights, None, ref_logprobs, LossConfig(beta=0.1))
+
+
+def metrics(indices, loss):
+    return {"entropy": loss.entropy, "kl": loss.kl}
 
 
 result = update(
     policy,
     torch.optim.SGD(policy.parameters(), lr=0.0),
     groups[mine],
-    token_loss,
+    objective,
+    metrics,
     dummy=processor.dummy_group(),
     reference=reference,
     num_valid_tokens=num_tokens,
