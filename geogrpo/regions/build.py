@@ -69,8 +69,6 @@ def merge_layers(layers: Sequence[PolygonLayer]) -> Polygons:
     """
     levels = [layer.level for layer in layers]
     for layer in layers:
-        if layer.level not in LEVELS:
-            raise ValueError(f"layer {layer.source}: level must be one of {', '.join(LEVELS)}, got {layer.level!r}.")
         if levels.count(layer.level) > 1:
             raise ValueError(f"there are two layers of level {layer.level!r}: merge them into one file.")
     coarse_first = sorted(layers, key=lambda layer: LEVELS.index(layer.level))

@@ -10,6 +10,7 @@ from importlib import metadata, resources
 import numpy as np
 
 from geogrpo.regions import native
+from geogrpo.regions.sources.checks import check_integers, check_latlon_deg, check_texts
 
 ATTRIBUTION = "Place names and coordinates: GeoNames (geonames.org), CC BY 4.0."
 
@@ -36,6 +37,18 @@ class Places:
     """Where they are from."""
     attribution: str = ""
     """The line that the licence asks to be shown; "" for none."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError naming field and row where native code would read or write other memory."""
+        check_latlon_deg("places: latlon_deg", self.latlon_deg)
+        num_places = len(self.latlon_deg)
+        check_integers("places: population", self.population, 0, 2**62)
+        if len(self.population) != num_places:
+            raise ValueError(f"places: population must have {num_places} rows, got {len(self.population)}.")
+        for name in ("country_code", "country", "city"):
+            check_texts(f"places: {name}", getattr(self, name), num_places)
+        for name in ("state", "county"):
+            check_texts(f"places: {name}", getattr(self, name), num_places, may_be_none=True)
 
     def __len__(self) -> int:
         return len(self.city)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from geogrpo.regions.sources.checks import check_integers, check_latlon_deg, check_texts
 from geogrpo.regions.sources.features import Columns, Features, shown
 from geogrpo.regions.sources.geojson import SUFFIXES, read_geojson
 from geogrpo.regions.sources.overlaps import lies_in_another_part
@@ -52,6 +53,38 @@ class PolygonLayer:
     """Keys that finer layers may name a region by besides its own: with a point of view, those it has by default."""
     label: list[str] = field(default_factory=list)
     """R times file and feature in words, for messages; empty where there is no file."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError naming layer, field and row where native code would read or write other memory."""
+        where, num_regions = f"layer {self.source}:", len(self.key)
+        if self.level not in LEVELS:
+            raise ValueError(f"{where} level must be one of {', '.join(LEVELS)}, got {self.level!r}.")
+        for name in ("key", "name", "code"):
+            check_texts(f"{where} {name}", getattr(self, name), num_regions)
+        check_texts(f"{where} parent_key", self.parent_key, num_regions, may_be_none=True)
+        if self.label:
+            check_texts(f"{where} label", self.label, num_regions)
+        if len(set(self.key)) < num_regions:
+            row = next(row for row, key in enumerate(self.key) if key in self.key[:row])
+            raise ValueError(f"{where} key must be unique, got {self.key[row]!r} again in row {row}.")
+        check_latlon_deg(f"{where} vertices_latlon_deg", self.vertices_latlon_deg)
+        check_integers(f"{where} ring_region", self.ring_region, 0, num_regions - 1)
+        _check_offsets(where, self.ring_offset, len(self.ring_region), self.vertices_latlon_deg)
+
+
+def _check_offsets(where: str, offset: np.ndarray, num_rings: int, vertices: np.ndarray) -> None:
+    check_integers(f"{where} ring_offset", offset, 0, len(vertices))
+    if len(offset) != num_rings + 1 or offset[0] != 0 or offset[-1] != len(vertices):
+        raise ValueError(
+            f"{where} ring_offset must be {num_rings + 1} offsets from 0 to {len(vertices)}, as there are {num_rings}"
+            f" rings in ring_region and {len(vertices)} vertices; got {len(offset)}."
+        )
+    too_short = np.diff(offset) < 4
+    if too_short.any():
+        raise ValueError(f"{where} ring_offset: ring {int(too_short.argmax())} must have 4 vertices or more.")
+    is_open = (vertices[offset[:-1]] != vertices[offset[1:] - 1]).any(axis=1)
+    if is_open.any():
+        raise ValueError(f"{where} vertices_latlon_deg: ring {int(is_open.argmax())} must end where it begins.")
 
 
 def read_polygons(
