@@ -39,6 +39,9 @@ class build_region_index(build_ext):
         output.parent.mkdir(parents=True, exist_ok=True)
         listed = subprocess.run([nvcc, "--list-gpu-arch"], check=True, capture_output=True, text=True).stdout
         known = [arch for arch in CUDA_ARCHITECTURES if f"compute_{arch}\n" in listed]
+        if not known:
+            wanted = ", ".join(f"compute_{arch}" for arch in CUDA_ARCHITECTURES)
+            raise SystemExit(f"{nvcc} knows none of {wanted}. GEOGRPO_CUDA=0 builds without CUDA.")
         targets = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in known]
         targets.append(f"-gencode=arch=compute_{known[-1]},code=compute_{known[-1]}")
         # No fused multiply-add: every double comes out as on the CPU.
@@ -60,7 +63,7 @@ setup(
         Extension(
             "geogrpo.regions._region_index",
             ["csrc/region_build.cpp", "csrc/region_lookup.cpp"],
-            depends=["csrc/region_cells.h", CUDA_SOURCE],
+            depends=["csrc/region_cells.h", "csrc/region_threads.h", CUDA_SOURCE],
             language="c++",
             # No contraction into fused multiply-add: distances, and so ties, are the same on every machine.
             # -fno-math-errno: rounding to an integer is then one instruction.

@@ -5,13 +5,14 @@
 #include <cstring>
 #include <exception>
 #include <map>
+#include <new>
 #include <numeric>
 #include <stdexcept>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "region_cells.h"
+#include "region_threads.h"
 
 namespace geogrpo {
 namespace {
@@ -423,14 +424,10 @@ PlaceTreeBuilder::Tree build_place_tree(const double* places, int64_t num_places
   const auto starts = PlaceTreeBuilder::start_cells();
   std::vector<PlaceTreeBuilder::Tree> pieces(starts.size());
   std::atomic<size_t> next{0};
-  auto work = [&] {
+  run_on_threads(num_threads, [&](int64_t) {
     for (size_t i = next++; i < starts.size(); i = next++)
       pieces[i] = PlaceTreeBuilder(places, num_places, metric).build(starts[i]);
-  };
-  std::vector<std::thread> threads;
-  for (int64_t worker = 1; worker < num_threads; ++worker) threads.emplace_back(work);
-  work();
-  for (auto& thread : threads) thread.join();
+  });
   return join(pieces);
 }
 
@@ -440,6 +437,9 @@ template <typename Build>
 Arrays* guarded(char* error, int64_t error_size, Build build) {
   try {
     return new Arrays(build());
+  } catch (const std::bad_alloc&) {
+    std::strncpy(error, "out of memory", size_t(error_size - 1));
+    return nullptr;
   } catch (const std::exception& problem) {
     std::strncpy(error, problem.what(), size_t(error_size - 1));
     return nullptr;

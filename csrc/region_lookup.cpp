@@ -4,10 +4,11 @@
 // reads. Per point the result is that of polygon_region and nearest_place (region_cells.h).
 #include <algorithm>
 #include <cstdio>
-#include <thread>
+#include <new>
 #include <vector>
 
 #include "region_cells.h"
+#include "region_threads.h"
 
 namespace geogrpo {
 namespace {
@@ -146,10 +147,7 @@ void lookup(const IndexView& index, const LookupOptions& options, const T* latlo
   auto work = [&](int64_t worker) {
     lookup_range(index, options, latlon_deg, n * worker / workers, n * (worker + 1) / workers, levels, is_near_coast);
   };
-  std::vector<std::thread> threads;
-  for (int64_t worker = 1; worker < workers; ++worker) threads.emplace_back(work, worker);
-  work(0);
-  for (auto& thread : threads) thread.join();
+  run_on_threads(workers, work);
 }
 
 // ---- Check -------------------------------------------------------------------------------------------------------
@@ -269,4 +267,10 @@ extern "C" void geogrpo_lookup_f32(const IndexView* index, const LookupOptions* 
 }
 
 // Null for a sound index, else what is wrong with it.
-extern "C" const char* geogrpo_check(const IndexView* index) { return check(*index); }
+extern "C" const char* geogrpo_check(const IndexView* index) {
+  try {
+    return check(*index);
+  } catch (const std::bad_alloc&) {
+    return "there is not enough memory to check it";
+  }
+}

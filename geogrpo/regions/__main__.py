@@ -8,6 +8,7 @@ python -m geogrpo.regions info world.safetensors                                
 """
 
 import argparse
+import io
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +25,7 @@ from geogrpo.regions.index import COAST_TOLERANCE_KM, RegionIndex, default_index
 from geogrpo.regions.sources.geonames import Places, load_geonames
 from geogrpo.regions.sources.polygons import PolygonLayer, read_polygons
 from geogrpo.regions.sources.reverse_geocoder import load_reverse_geocoder
+from geogrpo.regions.sources.rings import MAX_LON_DEG
 from geogrpo.regions.storage import FORMAT
 from geogrpo.regions.table import LEVELS
 from geogrpo.regions.tabular import ADDED, FORMATS, LookupReport, lookup_table
@@ -42,10 +44,16 @@ PLACE_SOURCES: dict[str, Callable[[int], Places]] = {
 """Name -> places with at least so many people."""
 LAYER_COLUMNS = ("key", "name", "code", "parent")
 PLAIN_LINE_EVERY_S = 10.0
+SUSPICIOUS_SHARE = 0.1
+"""Of rows in no region; more of them are warned about."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point. A mistake in the options or the data ends with one line and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        # Names of places and lines of licences are in every alphabet, the terminal's encoding may be ASCII.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
@@ -94,7 +102,11 @@ def _add_build(commands: argparse._SubParsersAction) -> None:
         help="where cities are from, and states and counties that no layer has (default: geonames)",
     )
     build.add_argument(
-        "--min-population", type=int, default=0, metavar="N", help="of a place (default: 0, also of unknown population)"
+        "--min-population",
+        type=_count,
+        default=0,
+        metavar="N",
+        help="of a place (default: 0, also of unknown population)",
     )
     build.add_argument(
         "--metric",
@@ -111,6 +123,12 @@ def _add_build(commands: argparse._SubParsersAction) -> None:
     )
     build.add_argument("--attribution", metavar="TEXT", help="what the licence of the layers asks to be shown")
     build.set_defaults(run=build_index)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0, got {text!r}")
+    return int(text)
 
 
 def _add_lookup(commands: argparse._SubParsersAction) -> None:
@@ -272,6 +290,22 @@ def _show_report(output: Path, report: LookupReport) -> None:
     share = report.num_without_coordinates / max(report.num_rows, 1)
     print(f"  {'without coordinates':<20} {report.num_without_coordinates:>12,}  {share:7.2%}  regions left empty")
     _show_list("Show with results", report.attributions)
+    _warn_of_other_units(report, num_placed)
+
+
+def _warn_of_other_units(report: LookupReport, num_placed: int) -> None:
+    """Coordinates that are degrees by their range only, such as metres, minutes or columns swapped."""
+    doubts = (
+        (report.num_nowhere > SUSPICIOUS_SHARE * num_placed, report.num_nowhere, "are in no region"),
+        (report.num_far_longitude > 0, report.num_far_longitude, f"have a longitude beyond +-{MAX_LON_DEG:g}"),
+    )
+    for is_suspicious, count, what in doubts:
+        if is_suspicious:
+            print(
+                f"geogrpo.regions: warning: {count:,} of {num_placed:,} rows {what}."
+                " Are the columns latitude and longitude in decimal degrees?",
+                file=sys.stderr,
+            )
 
 
 # ---- info ----------------------------------------------------------------------------------------------------------

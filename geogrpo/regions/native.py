@@ -69,9 +69,10 @@ def _pointer(array: np.ndarray) -> ctypes.c_void_p:
 
 
 def _take(arrays: int | None, count: int, error: ctypes.Array) -> list[np.ndarray]:
-    """Copy `count` uint32 arrays out of what a build returned, and free it."""
+    """Copy `count` uint32 arrays out of what a build returned, and free it. Without any, raise what `error` says."""
     if not arrays:
-        raise ValueError(error.value.decode())
+        problem = error.value.decode()
+        raise MemoryError(problem) if problem == "out of memory" else ValueError(problem)
     handle, lib = ctypes.c_void_p(arrays), library()
     try:
         sizes = [lib.geogrpo_built_size(handle, ctypes.c_int64(i)) for i in range(count)]

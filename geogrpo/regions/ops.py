@@ -48,5 +48,8 @@ def _(latlon_deg: Tensor, handle: int, wrap: bool, use_polygons: bool) -> tuple[
 
 
 def num_threads() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0))
+    """Threads a lookup runs on: torch's own number (OMP_NUM_THREADS, torch.set_num_threads), and no more than cores.
+
+    A DataLoader worker has one, and so has each of many ranks that share a machine.
+    """
+    return min(torch.get_num_threads(), len(os.sched_getaffinity(0)))

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from geogrpo.regions.index import RegionIndex
+from geogrpo.regions.sources.rings import MAX_LON_DEG
 from geogrpo.regions.tabular_csv import CsvReader, CsvWriter
 from geogrpo.regions.tabular_jsonl import JsonlReader, JsonlWriter
 from geogrpo.regions.tabular_parquet import ParquetReader, ParquetWriter, import_pyarrow
@@ -56,6 +57,8 @@ class LookupReport:
     num_near_coast: int
     num_nowhere: int
     """Rows with coordinates, but in no region of any level."""
+    num_far_longitude: int
+    """Rows whose longitude is folded by more than a turn: beyond MAX_LON_DEG, where data has other units."""
     lookup_s: float
     """From the first row to the last, without loading the index."""
     attributions: list[str] = field(default_factory=list)
@@ -107,7 +110,7 @@ def lookup_table(
     wanted = Wanted(lat, lon, tuple(prefix + name for name in ADDED), output_format.name)
     with closing(input_format.read(input_path, wanted)) as reader:
         index = load_index()
-        totals, start = np.zeros(4, np.int64), time.monotonic()
+        totals, start = np.zeros(5, np.int64), time.monotonic()
         # The writer is closed also after an error: pyarrow would complain when it is collected.
         with _written_at_the_end(output_path, overwrite) as stream, closing(output_format.write(stream)) as writer:
             for chunk in reader.chunks(chunk_rows):
@@ -116,18 +119,19 @@ def lookup_table(
                 totals += counts
                 on_progress(int(totals[0]), reader.num_bytes_read)
         lookup_s = time.monotonic() - start
-    num_rows, num_without, num_near_coast, num_nowhere = totals.tolist()
-    return LookupReport(num_rows, num_without, num_near_coast, num_nowhere, lookup_s, index.info.attributions)
+    num_rows, num_without, num_near_coast, num_nowhere, num_far = totals.tolist()
+    return LookupReport(num_rows, num_without, num_near_coast, num_nowhere, num_far, lookup_s, index.info.attributions)
 
 
 def _region_columns(index: RegionIndex, latlon_deg: np.ndarray, prefix: str) -> tuple[dict[str, list], list[int]]:
-    """(N,) values of each new column; numbers of rows, without coordinates, near a coast, nowhere."""
+    """(N,) values of each new column; numbers of rows as LookupReport has them first."""
     found = index.lookup(latlon_deg)
     country, state, county, city = index.names(found.ids).T.tolist()
     values = (country, index.codes(found.country).tolist(), state, county, city, found.is_near_coast.tolist())
     is_missing = np.isnan(latlon_deg).any(axis=1)
     is_nowhere = (found.ids < 0).all(axis=1) & ~is_missing
-    counts = [len(latlon_deg), int(is_missing.sum()), int(found.is_near_coast.sum()), int(is_nowhere.sum())]
+    is_far = ~is_missing & (np.abs(latlon_deg[:, 1]) > MAX_LON_DEG)
+    counts = [len(latlon_deg), *(int(who.sum()) for who in (is_missing, found.is_near_coast, is_nowhere, is_far))]
     return {prefix + name: column for name, column in zip(ADDED, values, strict=True)}, counts
 
 

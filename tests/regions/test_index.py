@@ -3,6 +3,8 @@
 test_index_places.py and test_index_polygons.py say which region is the right one.
 """
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -68,6 +70,17 @@ def test_the_number_of_threads_and_of_points_does_not_matter(
         some = np.random.default_rng(0).integers(0, num_points, 50)
         alone = np.concatenate([mixed.lookup(points[i : i + 1]).ids for i in some])
         assert np.array_equal(answers[0].ids[some], alone)
+
+
+def test_a_lookup_takes_no_more_threads_than_torch_may() -> None:
+    num_threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        assert ops.num_threads() == 1
+        torch.set_num_threads(10_000)
+        assert ops.num_threads() == len(os.sched_getaffinity(0))
+    finally:
+        torch.set_num_threads(num_threads)
 
 
 def test_float32_points_are_widened_exactly(mixed: RegionIndex) -> None:

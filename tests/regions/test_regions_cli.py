@@ -122,7 +122,38 @@ def test_lookup_prints_plain_lines_where_there_is_no_terminal(
 ) -> None:
     monkeypatch.setattr(cli, "PLAIN_LINE_EVERY_S", 0)
     cli.main(["lookup", str(table), str(tmp_path / "out.csv"), "--index", str(index_path)])
-    assert capsys.readouterr().err == "photos.csv: 5 rows, 100%\n"
+    assert capsys.readouterr().err.startswith("photos.csv: 5 rows, 100%\n")
+
+
+@pytest.mark.parametrize(
+    ("rows", "warnings"),
+    [
+        (["20,-5"] * 9 + ["80,0"], []),
+        (["20,-5"] * 8 + ["80,0", ","], ["1 of 9 rows are in no region"]),
+        (["5,5000000"] + ["20,-5"] * 20, ["1 of 21 rows have a longitude beyond +-540"]),
+        (["5,5000150"], ["1 of 1 rows are in no region", "1 of 1 rows have a longitude beyond +-540"]),
+        ([",", ","], []),
+    ],
+)
+def test_coordinates_that_are_hardly_degrees_are_warned_about(
+    tmp_path: Path, index_path: Path, capsys: pytest.CaptureFixture[str], rows: list[str], warnings: list[str]
+) -> None:
+    (tmp_path / "a.csv").write_text("\n".join(["lat,lon", *rows, ""]))
+    cli.main(["lookup", str(tmp_path / "a.csv"), str(tmp_path / "b.csv"), "--index", str(index_path)])
+    lines = capsys.readouterr().err.splitlines()
+    question = ". Are the columns latitude and longitude in decimal degrees?"
+    assert lines == [f"geogrpo.regions: warning: {what}{question}" for what in warnings]
+
+
+def test_an_ascii_terminal_gets_escapes_not_an_error(tmp_path: Path, layers: list[str]) -> None:
+    command = [sys.executable, "-m", "geogrpo.regions", "build", "i.safetensors", *layers, "--places", "none"]
+    environment = {"PYTHONPATH": str(Path(cli.__file__).parents[2]), "PYTHONIOENCODING": "ascii"}
+    ended = subprocess.run(
+        [*command, "--attribution", "© Müller"], cwd=tmp_path, capture_output=True, env=environment, timeout=300
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert rb"Show with results:" + b"\n  " + rb"\xa9 M\xfcller" in ended.stdout
+    assert RegionIndex.load(tmp_path / "i.safetensors").info.attributions == ["© Müller"]
 
 
 def test_lookup_shows_a_bar_on_a_terminal(
@@ -208,6 +239,8 @@ def test_info_says_that_the_library_is_not_built(
         (["build", "a.safetensors", "--places", "none"], "needs a polygon layer or at least one place"),
         (["build", "a.safetensors", "--places", "none", "--min-population", "5"], "--min-population is of places"),
         (["build", "a.safetensors", "--places", "osm"], "invalid choice: 'osm'"),
+        (["build", "a.safetensors", "--min-population", "-5"], "must be a whole number from 0, got '-5'"),
+        (["build", "a.safetensors", "--min-population", "1e5"], "must be a whole number from 0, got '1e5'"),
         (["lookup", "gone.csv", "b.csv"], "gone.csv: no such file"),
         (["lookup", "swapped.csv", "b.csv", "--index", "gone.safetensors"], "gone.safetensors: no such file"),
         (["info", "gone.safetensors"], "gone.safetensors: no such file"),
