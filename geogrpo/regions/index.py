@@ -4,7 +4,7 @@ Polygons answer by the fixed-point test of csrc/region_cells.h, edges straight i
 shapefiles mean them). Places answer by true great-circle distance. With both, a point's city is the nearest place in
 the point's own polygon region. One index serves labels, rewards and evaluation.
 
-Shapes: N points, R regions, P places.
+Shapes: N points, P places; (..., 2) points of any leading dimensions.
 """
 
 from collections.abc import Sequence
@@ -15,37 +15,21 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
+from geogrpo_kernels import haversine_km
 from torch import Tensor
 
 from geogrpo.regions import build, native, ops
 from geogrpo.regions.place_polygons import PlacePolygons, place_polygons
+from geogrpo.regions.points import check_points, contiguous_points, float_tensor
 from geogrpo.regions.sources.geonames import Places, load_geonames
 from geogrpo.regions.sources.polygons import PolygonLayer
-from geogrpo.regions.storage import IndexInfo, content_hash, read_tables, write_tables
+from geogrpo.regions.storage import EMPTY, IndexInfo, content_hash, read_tables, write_tables
 from geogrpo.regions.table import LEVELS, RegionTable, ancestors_by_level, check_texts, pack_texts, unpack_text
 
 CITY = LEVELS.index("city")
+CPU = torch.device("cpu")
 COAST_TOLERANCE_KM = 5.0
 """Natural Earth's coast misses 1.7 % of GeoNames' places; nine in ten of those lie within 2.6 km."""
-EMPTY: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {
-    "cells": (torch.uint32, (0,)),
-    "leaves": (torch.uint32, (0, 64)),
-    "records": (torch.uint32, (0,)),
-    "vertices": (torch.uint32, (0, 2)),
-    "roots": (torch.uint32, (0,)),
-    "nodes": (torch.uint32, (0, 64)),
-    "candidates": (torch.uint32, (0,)),
-    "place_latlon_deg": (torch.float64, (0, 2)),
-    "region_start": (torch.int32, (0,)),
-    "region_places": (torch.int32, (0,)),
-    "level": (torch.uint8, (0,)),
-    "parent": (torch.int32, (0,)),
-    "name_offset": (torch.int64, (1,)),
-    "name_utf8": (torch.uint8, (0,)),
-    "code_offset": (torch.int64, (1,)),
-    "code_utf8": (torch.uint8, (0,)),
-}
-"""Every table of an index: dtype and shape; a first size of 0 or 1 stands for any."""
 
 ArrayT = TypeVar("ArrayT", np.ndarray, Tensor)
 
@@ -55,26 +39,26 @@ class RegionIds(Generic[ArrayT]):
     """Where points are. Arrays are NumPy's for NumPy points, tensors on the points' device for tensors."""
 
     ids: ArrayT
-    """(N, 4) int32: country, state, county, city; -1 where there is none."""
+    """(..., 4) int32: country, state, county, city; -1 where there is none."""
     is_near_coast: ArrayT
-    """(N,) bool: outside every polygon, given the region whose border is nearest."""
+    """(...) bool: outside every polygon, given the region whose border is nearest."""
 
     @property
     def country(self) -> ArrayT:
-        """(N,) int32, as are the next three."""
-        return self.ids[:, 0]
+        """(...) int32, as are the next three."""
+        return self.ids[..., 0]
 
     @property
     def state(self) -> ArrayT:
-        return self.ids[:, 1]
+        return self.ids[..., 1]
 
     @property
     def county(self) -> ArrayT:
-        return self.ids[:, 2]
+        return self.ids[..., 2]
 
     @property
     def city(self) -> ArrayT:
-        return self.ids[:, CITY]
+        return self.ids[..., CITY]
 
 
 class RegionIndex:
@@ -176,7 +160,7 @@ class RegionIndex:
             raise ValueError("a place lies outside the world.")
         for name in ("name", "code"):
             check_texts(tables[f"{name}_offset"], tables[f"{name}_utf8"], num_regions)
-        problem = self._on(torch.device("cpu")).check()
+        problem = self._on(CPU).check()
         if problem:
             raise ValueError(f"{problem}.")
 
@@ -186,11 +170,11 @@ class RegionIndex:
         """The regions of any number of points.
 
         Args:
-            latlon_deg: (N, 2) degrees, NumPy array or tensor on any device; float32 and float64 as they are, anything
-                else as float64. NaN, infinities and latitudes beyond the poles are nowhere.
+            latlon_deg: (..., 2) degrees, tensor on any device, NumPy array, or a list of pairs; float32 and float64 as
+                they are, other numbers as float64. NaN, infinities and latitudes beyond the poles are nowhere.
             wrap: whether longitudes beyond 180 are folded; nowhere otherwise.
         Returns:
-            ids (N, 4) int32 and is_near_coast (N,) bool, of the kind and on the device of the points.
+            ids (..., 4) int32 and is_near_coast (...) bool, of the kind and on the device of the points.
         """
         return self._lookup(latlon_deg, wrap, use_polygons=True)
 
@@ -200,23 +184,40 @@ class RegionIndex:
         Args:
             latlon_deg: as for `lookup`; longitudes are folded.
         Returns:
-            (N,) int32, -1 where a point is nowhere.
+            (...) int32, -1 where a point is nowhere.
         """
         if self._first_place == len(self):
             raise ValueError("this region index has no places.")
         return self._lookup(latlon_deg, True, use_polygons=False).city
 
+    def nearest_with_distance(self, latlon_deg: ArrayT) -> tuple[ArrayT, ArrayT]:
+        """As `nearest`, and how far each place is.
+
+        Returns:
+            (...) int32, and (...) float64 great-circle km, NaN where a point is nowhere. With the metric "degrees" too,
+            whose nearest place is not always the nearest.
+        """
+        points = check_points(latlon_deg)
+        ids = self.nearest(points)
+        places = torch.from_numpy(self.place_latlon_deg(ids))
+        if isinstance(points, Tensor):
+            return ids, haversine_km(float_tensor(points).double(), places.to(points.device))
+        return ids, haversine_km(torch.from_numpy(points.astype(np.float64)), places).numpy()
+
     def _lookup(self, latlon_deg: ArrayT, wrap: bool, use_polygons: bool) -> RegionIds[ArrayT]:
-        if latlon_deg.ndim != 2 or latlon_deg.shape[1] != 2:
-            raise ValueError(f"latlon_deg must be (N, 2), got {tuple(latlon_deg.shape)}.")
-        if isinstance(latlon_deg, Tensor):
-            return RegionIds(*ops.region_lookup(latlon_deg, self._handle, wrap, use_polygons))
-        return RegionIds(*self._lookup_numpy(latlon_deg, wrap, use_polygons))
+        points = check_points(latlon_deg)
+        flat = points if points.ndim == 2 else points.reshape(-1, 2)
+        if isinstance(points, Tensor):
+            ids, is_near_coast = ops.region_lookup(flat, self._handle, wrap, use_polygons)
+        else:
+            ids, is_near_coast = self._lookup_numpy(flat, wrap, use_polygons)
+        if points.ndim != 2:
+            ids, is_near_coast = (x.reshape(points.shape[:-1] + x.shape[1:]) for x in (ids, is_near_coast))
+        return RegionIds(ids, is_near_coast)
 
     def _lookup_numpy(self, points: np.ndarray, wrap: bool, use_polygons: bool) -> tuple[np.ndarray, np.ndarray]:
-        dtype = points.dtype if points.dtype in (np.float32, np.float64) else np.dtype(np.float64)
-        return self._on(torch.device("cpu")).lookup(
-            np.ascontiguousarray(points, dtype),
+        return self._on(CPU).lookup(
+            contiguous_points(points),
             coast_tolerance_km=self.info.coast_tolerance_km,
             wrap=wrap,
             use_polygons=use_polygons,
@@ -225,15 +226,13 @@ class RegionIndex:
 
     def lookup_tensor(self, latlon_deg: Tensor, wrap: bool, use_polygons: bool) -> tuple[Tensor, Tensor]:
         """What the operator geogrpo::region_lookup calls; use `lookup`."""
-        if latlon_deg.device.type != "cuda":
-            ids, is_near_coast = self._lookup_numpy(latlon_deg.detach().cpu().numpy(), wrap, use_polygons)
-            device = latlon_deg.device
-            return torch.from_numpy(ids).to(device), torch.from_numpy(is_near_coast).to(device)
+        points = float_tensor(latlon_deg)
+        if points.device.type != "cuda":
+            ids, is_near_coast = self._lookup_numpy(points.cpu().numpy(), wrap, use_polygons)
+            return torch.from_numpy(ids).to(points.device), torch.from_numpy(is_near_coast).to(points.device)
         if not native.has_cuda():
             raise ValueError("the region index was built without CUDA: install geogrpo where nvcc is, or use the CPU.")
-        points = latlon_deg.detach()
-        points = (points if points.dtype in (torch.float32, torch.float64) else points.double()).contiguous()
-        return self._on(latlon_deg.device).lookup_cuda(
+        return self._on(points.device).lookup_cuda(
             points, coast_tolerance_km=self.info.coast_tolerance_km, wrap=wrap, use_polygons=use_polygons
         )
 
@@ -247,6 +246,12 @@ class RegionIndex:
                 metric=self.info.metric,
             )
         return self._native[device]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For processes that are spawned, and for copies. The tables go as arrays: torch would move a tensor's memory
+        to where others can see it, and this index holds its address.
+        """
+        return _unpickled, ({name: table.numpy() for name, table in self._tables.items()}, self.info)
 
     # ---- what ids mean -------------------------------------------------------------------------------------------
 
@@ -264,10 +269,13 @@ class RegionIndex:
         texts[texts == ""] = None
         return texts
 
-    def parents(self, ids: Any) -> np.ndarray:
-        """Ids of the next coarser regions, -1 where there is none. Int ids of any shape -> int32 of that shape."""
+    def parents(self, ids: Any) -> Any:
+        """Ids of the next coarser regions, -1 where there is none. Int ids of any shape -> int32 of that shape; for a
+        tensor a tensor on its device.
+        """
         checked = self._checked_ids(ids)
-        return np.where(checked < 0, -1, self._tables["parent"].numpy()[np.maximum(checked, 0)]).astype(np.int32)
+        parents = np.where(checked < 0, -1, self._tables["parent"].numpy()[np.maximum(checked, 0)]).astype(np.int32)
+        return torch.from_numpy(parents).to(ids.device) if isinstance(ids, Tensor) else parents
 
     def levels(self, ids: Any) -> np.ndarray:
         """Levels of regions: 0 country, 1 state, 2 county, 3 city; -1 for -1."""
@@ -279,8 +287,10 @@ class RegionIndex:
         checked = self._checked_ids(ids)
         if ((checked >= 0) & (checked < self._first_place)).any():
             raise ValueError("only places have coordinates; these ids hold other regions.")
-        points = self._tables["place_latlon_deg"].numpy()[np.maximum(checked - self._first_place, 0)]
-        return np.where(checked[..., None] < 0, np.nan, points)
+        points = np.full((*checked.shape, 2), np.nan)
+        is_place = checked >= 0
+        points[is_place] = self._tables["place_latlon_deg"].numpy()[checked[is_place] - self._first_place]
+        return points
 
     def count(self, level: str) -> int:
         """Number of regions of a level."""
@@ -304,10 +314,14 @@ class RegionIndex:
 
     def _texts(self, column: str, ids: Any) -> np.ndarray:
         checked = self._checked_ids(ids)
-        unique, inverse = np.unique(checked, return_inverse=True)
+        unique, inverse = np.unique(checked.reshape(-1), return_inverse=True)
         offset, utf8 = self._tables[f"{column}_offset"].numpy(), self._tables[f"{column}_utf8"].numpy()
         texts = np.array([None if i < 0 else unpack_text(offset, utf8, i) for i in unique.tolist()], dtype=object)
         return texts[inverse].reshape(checked.shape)
+
+
+def _unpickled(tables: dict[str, np.ndarray], info: IndexInfo) -> RegionIndex:
+    return RegionIndex({name: torch.from_numpy(table) for name, table in tables.items()}, info)
 
 
 def _build_grid(polygons: build.Polygons) -> tuple[dict[str, Tensor], list[str]]:

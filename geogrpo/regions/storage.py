@@ -15,6 +15,25 @@ from torch import Tensor
 from geogrpo.regions.native import METRICS
 
 FORMAT = "geogrpo region index 2"
+EMPTY: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {
+    "cells": (torch.uint32, (0,)),
+    "leaves": (torch.uint32, (0, 64)),
+    "records": (torch.uint32, (0,)),
+    "vertices": (torch.uint32, (0, 2)),
+    "roots": (torch.uint32, (0,)),
+    "nodes": (torch.uint32, (0, 64)),
+    "candidates": (torch.uint32, (0,)),
+    "place_latlon_deg": (torch.float64, (0, 2)),
+    "region_start": (torch.int32, (0,)),
+    "region_places": (torch.int32, (0,)),
+    "level": (torch.uint8, (0,)),
+    "parent": (torch.int32, (0,)),
+    "name_offset": (torch.int64, (1,)),
+    "name_utf8": (torch.uint8, (0,)),
+    "code_offset": (torch.int64, (1,)),
+    "code_utf8": (torch.uint8, (0,)),
+}
+"""Every table of an index: dtype and shape; a first size of 0 or 1 stands for any."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,11 @@
 test_index_places.py and test_index_polygons.py say which region is the right one.
 """
 
+import copy
+import math
 import os
+import pickle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -115,13 +119,74 @@ def test_a_handle_outlived_by_its_index_is_refused() -> None:
         ops.region_lookup(torch.zeros(1, 2), handle, True, True)
 
 
-@pytest.mark.parametrize("shape", [(2,), (3, 3), (1, 2, 2)])
+@pytest.mark.parametrize("shape", [(), (3,), (0,), (3, 3), (1, 2, 1)])
 def test_points_of_another_shape_are_rejected(shape: tuple[int, ...]) -> None:
     index = RegionIndex.build(places=places_at((0, 0)))
     for points in (np.zeros(shape), torch.zeros(shape)):
-        with pytest.raises(ValueError, match=r"latlon_deg must be \(N, 2\), got") as error:
+        with pytest.raises(ValueError, match=r"latlon_deg must be \(..., 2\), got") as error:
             index.lookup(points)
         assert f"got {shape}" in str(error.value)
+
+
+@pytest.mark.parametrize("shape", [(), (60,), (5, 12), (2, 5, 6), (0, 4)])
+def test_leading_dimensions_are_kept(mixed: RegionIndex, shape: tuple[int, ...]) -> None:
+    points = random_points(60)[: math.prod(shape)].reshape(*shape, 2)
+    rows = mixed.lookup(points.reshape(-1, 2))
+    for given_points in (points, torch.from_numpy(points)):
+        found = mixed.lookup(given_points)
+        assert type(found.ids) is type(given_points)
+        assert tuple(found.ids.shape) == (*shape, 4)
+        assert found.ids.reshape(-1, 4).tolist() == rows.ids.tolist()
+        assert found.is_near_coast.reshape(-1).tolist() == rows.is_near_coast.tolist()
+        assert found.city.tolist() == rows.city.reshape(shape).tolist()
+        assert mixed.nearest(given_points).tolist() == mixed.nearest(points.reshape(-1, 2)).reshape(shape).tolist()
+
+
+def test_a_list_of_pairs_is_an_array(mixed: RegionIndex) -> None:
+    pairs = [(48.8566, 2.3522), (35, 139)]
+    assert mixed.lookup(pairs).ids.tolist() == mixed.lookup(np.array(pairs)).ids.tolist()
+
+
+@pytest.mark.parametrize(
+    ("points", "message"),
+    [
+        ([(1, 2), (3,)], r"latlon_deg must be \(..., 2\) numbers"),
+        ([("1", "2")], "latlon_deg must be real numbers, got <U1"),
+        (None, "latlon_deg must be real numbers, got object"),
+        (np.zeros((1, 2), np.complex128), "latlon_deg must be real numbers, got complex128"),
+        (np.zeros((1, 2), bool), "latlon_deg must be real numbers, got bool"),
+        (torch.zeros(1, 2, dtype=torch.complex64), "latlon_deg must be real numbers, got torch.complex64"),
+        (torch.zeros(1, 2, dtype=torch.bool), "latlon_deg must be real numbers, got torch.bool"),
+        (np.ma.masked_array(np.zeros((1, 2)), mask=True), "must not be a masked array; a point that is none is NaN"),
+    ],
+)
+def test_what_is_no_point_is_rejected(points: Any, message: str) -> None:
+    index = RegionIndex.build(places=places_at((0, 0)))
+    for look in (index.lookup, index.nearest, index.nearest_with_distance):
+        with pytest.raises(ValueError, match=message):
+            look(points)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_tensors_are_widened(mixed: RegionIndex, dtype: torch.dtype) -> None:
+    points = torch.from_numpy(random_points(500)).to(dtype)
+    assert torch.equal(mixed.lookup(points).ids, mixed.lookup(points.double()).ids)
+
+
+def test_an_index_survives_pickle_copy_and_a_spawned_process(mixed: RegionIndex) -> None:
+    points = random_points(2000)
+    expected = mixed.lookup(points).ids
+    for copied in (pickle.loads(pickle.dumps(mixed)), copy.deepcopy(mixed)):
+        assert np.array_equal(copied.lookup(points).ids, expected)
+        assert (copied.sha256, copied.info) == (mixed.sha256, mixed.info)
+    # As a DataLoader hands it to its workers
+    with torch.multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert np.array_equal(pool.apply(_lookup, (mixed, points)), expected)
+    assert np.array_equal(mixed.lookup(points).ids, expected)
+
+
+def _lookup(index: RegionIndex, points: np.ndarray) -> np.ndarray:
+    return index.lookup(points).ids
 
 
 def test_nothing_to_build_from_is_rejected() -> None:
@@ -155,6 +220,25 @@ def test_ids_that_stand_for_nothing_are_rejected() -> None:
             index.names(ids)
     with pytest.raises(ValueError, match="only places have coordinates"):
         index.place_latlon_deg([0])
+    without_places = RegionIndex.build([layer("country", a=box(0, 0, 1, 1))])
+    assert np.isnan(without_places.place_latlon_deg([-1])).all()
+    assert without_places.place_latlon_deg([[-1, -1]]).shape == (1, 2, 2)
+
+
+def test_one_id_has_one_name() -> None:
+    index = RegionIndex.build(places=places_at((0, 0)))
+    for number in (1, np.int32(1), torch.tensor(1)):
+        assert (index.names(number).shape, index.codes(number - 1).shape) == ((), ())
+        assert (index.names(number).item(), index.codes(number - 1).item()) == ("0", "0")
+        assert index.codes(number).item() is None
+        assert (int(index.parents(number)), int(index.levels(number))) == (0, 3)
+    assert index.names(-1).item() is None
+
+
+def test_parents_of_a_tensor_are_a_tensor() -> None:
+    index = RegionIndex.build(places=places_at((0, 0)))
+    parents = index.parents(torch.tensor([[1, 0], [-1, 1]]))
+    assert (parents.dtype, parents.tolist()) == (torch.int32, [[0, -1], [-1, 0]])
 
 
 def test_building_twice_gives_the_same_tables() -> None:

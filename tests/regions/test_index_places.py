@@ -1,8 +1,12 @@
 """Nearest places: against brute force, the laws of the sphere, and places everybody knows."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
-from regions.samples import places_at, random_points
+import torch
+from regions.samples import NOWHERE, places_at, random_points
 
 from geogrpo.regions import native
 from geogrpo.regions.index import RegionIndex, default_index
@@ -60,6 +64,31 @@ def test_on_100_000_points_no_place_is_nearer_than_the_one_found(where: str) -> 
     nearest, _ = spatial.cKDTree(vectors).query(queries)
     found = np.linalg.norm(vectors[index.nearest(points) - first_place(index)] - queries, axis=1)
     np.testing.assert_allclose(found, nearest, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
+def test_the_distance_is_that_to_the_nearest_place(kind: Callable[[np.ndarray], Any]) -> None:
+    index = default_index()
+    points = np.concatenate([random_points(300), np.array(NOWHERE), [(90, 7), (0, 180), (0, 540)]])
+    ids, distance_km = index.nearest_with_distance(kind(points.reshape(2, -1, 2)))
+    assert type(ids) is type(distance_km) is type(kind(points))
+    ids, distance_km = np.asarray(ids).reshape(-1), np.asarray(distance_km).reshape(-1)
+    assert np.array_equal(ids, index.nearest(points))
+    assert np.array_equal(np.isnan(distance_km), ids < 0)
+    is_place = ids >= 0
+    chords = native.place_vectors(points[is_place], "sphere") - native.place_vectors(
+        index.place_latlon_deg(ids[is_place]), "sphere"
+    )
+    expected = 2 * 6371.0088 * np.arcsin(np.linalg.norm(chords, axis=1) / 2)
+    np.testing.assert_allclose(distance_km[is_place], expected, rtol=1e-12, atol=1e-9)
+    assert index.nearest_with_distance(index.place_latlon_deg(ids[:1]))[1].tolist() == [0]
+
+
+def test_with_degrees_the_distance_is_still_in_km() -> None:
+    index = RegionIndex.build(places=places_at((60, 9), (54, 0)), metric="degrees")
+    ids, distance_km = index.nearest_with_distance(np.array([(60.0, 0.0)]))
+    assert index.names(ids).tolist() == ["1"]
+    np.testing.assert_allclose(distance_km, 6 * 111.19508, rtol=1e-6)
 
 
 def test_on_a_grid_with_many_ties_the_lowest_id_wins() -> None:

@@ -13,6 +13,7 @@ import pytest
 from regions.geojson_documents import COUNTRIES, NATURAL_EARTH
 from regions.samples import random_points
 
+from geogrpo.regions import ops
 from geogrpo.regions.build import Polygons, fixed_point, merge_layers
 from geogrpo.regions.index import RegionIndex
 from geogrpo.regions.sources.geonames import load_geonames
@@ -210,6 +211,53 @@ def test_antarctica_is_the_same_on_both_signs_of_the_antimeridian() -> None:
 def test_disputed_places_go_by_the_point_of_view(pov: str | None, point: tuple[float, float], country: str) -> None:
     index = RegionIndex.build([read_countries(pov)])
     assert index.names(index.lookup(np.array([point])).country).tolist() == [country]
+
+
+def test_where_disputed_areas_overlap_countries_the_smaller_region_is_the_answer() -> None:
+    """The 80 areas and the countries that hold or claim them as one layer: ids go by size, and the lowest wins."""
+    file = NATURAL_EARTH / "ne_10m_admin_0_disputed_areas.json"
+    if not file.is_file():
+        pytest.skip(f"Natural Earth's disputed areas are not at {file}")
+    disputed, countries = read_polygons(file, "country", key="BRK_A3", name="BRK_NAME"), read_countries()
+    layer = PolygonLayer(
+        level="country",
+        key=[f"disputed {key}" for key in disputed.key] + countries.key,
+        name=disputed.name + countries.name,
+        code=disputed.code + countries.code,
+        parent_key=disputed.parent_key + countries.parent_key,
+        vertices_latlon_deg=np.concatenate([disputed.vertices_latlon_deg, countries.vertices_latlon_deg]),
+        ring_offset=np.concatenate([disputed.ring_offset, countries.ring_offset[1:] + disputed.ring_offset[-1]]),
+        ring_region=np.concatenate([disputed.ring_region, countries.ring_region + len(disputed.key)]),
+        source="test",
+        attribution="",
+        repairs=[],
+    )
+    polygons = merge_layers([layer])
+    vertices = disputed.vertices_latlon_deg
+    rng = np.random.default_rng(0)
+    around = vertices[rng.integers(0, len(vertices), 200_000)] + rng.normal(0, 0.3, (200_000, 2))
+    units = units_of(np.clip(around, (-89, -179), (89, 179)))
+    pairs, on_border = Geos(polygons).memberships(units)
+    expected = np.full(len(units), len(polygons.table))
+    np.minimum.at(expected, pairs[:, 0], pairs[:, 1])
+    expected[expected == len(polygons.table)] = -1
+    points = np.stack([units[:, 1] / 1e7 - 90, units[:, 0] / 1e7 - 180], axis=1)
+    found = RegionIndex.build([layer], coast_tolerance_km=0).lookup(points).country
+    assert np.array_equal(found[~on_border], expected[~on_border])
+    assert (np.bincount(pairs[:, 0]) > 1).sum() > 50_000
+
+
+@pytest.mark.slow
+def test_ten_million_points_are_the_same_on_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    index = RegionIndex.build([read_countries()], load_geonames())
+    points = np.concatenate([random_points(5_000_000, 7), around_places(5_000_000)])
+    answers = []
+    for threads in (1, 2, 5):
+        monkeypatch.setattr(ops, "num_threads", lambda threads=threads: threads)
+        answers.append(index.lookup(points))
+    for other in answers[1:]:
+        assert np.array_equal(answers[0].ids, other.ids)
+        assert np.array_equal(answers[0].is_near_coast, other.is_near_coast)
 
 
 def test_places_off_natural_earths_coast_get_the_nearest_country() -> None:

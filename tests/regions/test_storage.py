@@ -14,8 +14,8 @@ import torch
 from regions.samples import box, layer, places_at, random_points
 from safetensors.torch import load_file, save_file
 
-from geogrpo.regions.index import EMPTY, RegionIndex
-from geogrpo.regions.storage import FORMAT, content_hash, read_tables
+from geogrpo.regions.index import RegionIndex
+from geogrpo.regions.storage import EMPTY, FORMAT, content_hash, read_tables
 
 COUNTRIES = layer(
     "country",
