@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from glob import glob
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
@@ -63,7 +64,7 @@ setup(
         Extension(
             "geogrpo.regions._region_index",
             ["csrc/region_build.cpp", "csrc/region_lookup.cpp"],
-            depends=["csrc/region_cells.h", "csrc/region_threads.h", CUDA_SOURCE],
+            depends=[*glob("csrc/*.h"), CUDA_SOURCE],
             language="c++",
             # No contraction into fused multiply-add: distances, and so ties, are the same on every machine.
             # -fno-math-errno: rounding to an integer is then one instruction.
