@@ -92,7 +92,7 @@ def best_constant_guess(examples: Sequence[Example], *, max_points: int = 2000, 
     """
     rng = np.random.default_rng(stream_seed(seed, Stream.CONSTANT_GUESS))
     drawn = rng.permutation(len(examples))[:max_points]
-    points = np.array([examples[int(i)].latlon_deg for i in drawn])
+    points = np.array([examples[int(i)].latlon_deg for i in drawn], dtype=np.float64)
     pairs = torch.from_numpy(points)
     distance_km = haversine_km(pairs[:, None].expand(-1, len(pairs), -1), pairs.expand(len(pairs), -1, -1)).numpy()
     return points[int(geoscore(distance_km).mean(axis=1).argmax())]

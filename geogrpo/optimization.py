@@ -151,14 +151,16 @@ def update(
         weights = torch.full((len(batch.target_ids),), 1.0 / max(1, num_valid_tokens), device=policy.device)
         if indices:
             loss = policy.loss(batch, objective(indices, batch, weights, ref_logprobs), temperature)
-            values = {**metrics(indices, loss), _COUNT: torch.ones_like(loss.logprobs)}
-            _add(sums, {name: float(value.double().sum()) for name, value in values.items()})
-            _add(sums, {_LOSS: float(loss.loss.detach())})
+            values = {**metrics(indices, loss), _COUNT: torch.ones_like(loss.logprobs), _LOSS: loss.loss.detach()}
         else:
             # Each forward and backward pass gathers parameters, and every rank must take part.
-            nothing = torch.zeros_like(weights)
+            nothing, values = torch.zeros_like(weights), {}
             loss = policy.loss(batch, PolicyObjective(nothing, nothing), temperature)
         loss.loss.backward()
+        if values:
+            # One copy from the device per row
+            numbers = torch.stack([value.double().sum() for value in values.values()]).tolist()
+            _add(sums, dict(zip(values, numbers, strict=True)))
     # Gathered, not reduced: a rank without rows has no names to reduce.
     totals: dict[str, float] = {}
     for part in all_gather_list([sums]):

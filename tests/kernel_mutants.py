@@ -21,6 +21,7 @@ FOLDER = Path(__file__).parent / "kernels" / "mutants"
 class Mutant:
     """One wrong version of the package."""
 
+    kernel: str
     name: str
     file: str
     old: str
@@ -33,12 +34,13 @@ class Mutant:
 def mutants_of(kernel: str) -> list[Mutant]:
     """The wrong versions of a kernel, from <kernel>.toml."""
     entries = tomllib.loads((FOLDER / f"{kernel}.toml").read_text(encoding="utf-8"))
-    return [Mutant(name, **entry) for name, entry in entries.items()]
+    return [Mutant(kernel, name, **entry) for name, entry in entries.items()]
 
 
 def mutated_package(mutant: Mutant, folder: Path) -> ModuleType:
     """A copy of geogrpo_kernels under another name, with the mutant's text replaced, imported."""
-    name = f"geogrpo_kernels_{mutant.name}"
+    name = f"geogrpo_kernels_{mutant.kernel}_{mutant.name}"
+    assert name not in sys.modules, f"two mutants are called {mutant.name}."
     shutil.copytree(SOURCE, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     path = folder / name / mutant.file
     source = path.read_text(encoding="utf-8")

@@ -217,16 +217,16 @@ def make_objective(inputs: Inputs, surrogate: str, temperature: float = 1.0, **o
     device, num_tokens = logprobs.device, len(logprobs)
     token_weights = torch.rand(num_tokens, device=device)
     old_logprobs = logprobs + 0.3 * torch.randn(num_tokens, device=device)
-    token_weights[1::9] = 0.0
+    # Near the policy and far from it
+    ref_logprobs = logprobs + torch.logspace(-4, 0, num_tokens, device=device)
     # What a masked token holds must not matter, a loss of infinity included.
-    advantages = torch.randn(num_tokens, device=device)
-    old_logprobs[1], advantages[1] = -torch.inf, -1.0
+    token_weights[1::9] = 0.0
+    old_logprobs[1], ref_logprobs[1] = -torch.inf, -torch.inf
     return PolicyObjective(
-        advantages=advantages,
+        advantages=torch.randn(num_tokens, device=device),
         token_weights=token_weights,
         old_logprobs=old_logprobs,
-        # Near the policy and far from it
-        ref_logprobs=logprobs + torch.logspace(-4, 0, num_tokens, device=device),
+        ref_logprobs=ref_logprobs,
         surrogate=surrogate,
         **({"clip_high": 0.28, "beta": 0.1, "entropy_coef": 0.05} | options),
     )

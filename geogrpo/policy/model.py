@@ -7,6 +7,7 @@ Shapes: T packed tokens, S scored tokens, P prompts, G group, V vocabulary.
 
 import torch
 from geogrpo_kernels import PolicyLoss, PolicyObjective, linear_grpo_loss, token_logprobs
+from geogrpo_kernels.launch import matmul_f32
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -81,5 +82,6 @@ class Policy(nn.Module):
 
     def _logits(self, hidden: Tensor) -> Tensor:
         """(N, V) float32 logits with the forbidden ids at -inf."""
-        logits = hidden.float() @ self.model.lm_head.weight.float().T
+        weight = self.model.lm_head.weight
+        logits = matmul_f32(hidden, weight.T, out=hidden.new_empty(len(hidden), len(weight), dtype=torch.float32))
         return logits.index_fill_(-1, self.forbidden_ids, -torch.inf)

@@ -22,14 +22,18 @@ def check_head(
         raise ValueError(f"hidden must be (T, H) and weight (V, H), got {tuple(hidden.shape)}, {tuple(weight.shape)}.")
     if hidden.dtype not in FLOAT_TYPES or hidden.dtype != weight.dtype:
         raise ValueError(f"hidden and weight must have one float dtype, got {hidden.dtype} and {weight.dtype}.")
-    if len(weight) == 0:
-        raise ValueError("weight has no rows: a vocabulary needs at least one token.")
     check_ids("target_ids", target_ids, hidden.shape[:1])
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ValueError(f"bias must be ({len(weight)},), got {tuple(bias.shape)}.")
     if forbidden_ids is not None:
         check_ids("forbidden_ids", forbidden_ids, forbidden_ids.shape[:1])
     _check_device(hidden, weight=weight, target_ids=target_ids, bias=bias, forbidden_ids=forbidden_ids)
+
+
+def check_range_of_gradients(hidden: Tensor) -> None:
+    """Check that gradients of a loss divided by thousands of tokens do not underflow in the type of hidden."""
+    if hidden.dtype == torch.float16:
+        raise ValueError("float16 gradients, formed before a gradient scaler acts, underflow: use bfloat16 or float32.")
 
 
 def check_logits(logits: Tensor, **others: Tensor | None) -> None:

@@ -9,6 +9,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from geogrpo_kernels import reference
 from geogrpo_kernels.checks import check_logits, check_same_logits, check_temperature
@@ -108,55 +109,59 @@ def _exact_kl_gradient_kernel(
         p, log_ratio = probs_and_log_ratio(
             x_ptr, y_ptr, cols, num_cols, inv_temperature, x_largest, x_log_total, y_largest, y_log_total
         )
-        grad = p * (log_ratio - kl) * grad_kl
+        # Exactly 0 without an upstream gradient, whatever the logits are
+        grad = tl.where(grad_kl == 0.0, 0.0, p * (log_ratio - kl) * grad_kl)
         store_rounded(grad_ptr + cols, grad, cols < num_cols)
 
 
 class ExactKL(torch.autograd.Function):
-    """Keeps both matrices of the caller and five numbers per row."""
+    """Keeps both matrices of the caller (copies, if their rows are not next to each other) and five numbers per row."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, ref_logits: Tensor, inv_temperature: float) -> Tensor:
         logits, ref_logits = logits.contiguous(), ref_logits.contiguous()
         num_rows, num_cols = logits.shape
         statistics = torch.empty(5, num_rows, dtype=torch.float32, device=logits.device)
-        _exact_kl_kernel[(num_rows,)](
-            logits,
-            logits.stride(0),
-            ref_logits,
-            ref_logits.stride(0),
-            statistics,
-            num_rows,
-            num_cols,
-            inv_temperature,
-            GROUPS=GROUPS,
-            LANES=LANES_OF_BYTES[logits.element_size()],
-            num_warps=NUM_WARPS,
-        )
+        with torch.cuda.device_of(logits):
+            _exact_kl_kernel[(num_rows,)](
+                logits,
+                logits.stride(0),
+                ref_logits,
+                ref_logits.stride(0),
+                statistics,
+                num_rows,
+                num_cols,
+                inv_temperature,
+                GROUPS=GROUPS,
+                LANES=LANES_OF_BYTES[logits.element_size()],
+                num_warps=NUM_WARPS,
+            )
         ctx.save_for_backward(logits, ref_logits, statistics)
         ctx.inv_temperature = inv_temperature
         return statistics[0].clone()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad_kl: Tensor) -> tuple[Tensor | None, ...]:
         logits, ref_logits, statistics = ctx.saved_tensors
         num_rows, num_cols = logits.shape
         grad = torch.empty_like(logits)
-        _exact_kl_gradient_kernel[(num_rows,)](
-            logits,
-            logits.stride(0),
-            ref_logits,
-            ref_logits.stride(0),
-            grad,
-            grad.stride(0),
-            statistics,
-            grad_kl.contiguous(),
-            num_rows,
-            num_cols,
-            ctx.inv_temperature,
-            BLOCK=GROUPS * LANES_OF_BYTES[logits.element_size()],
-            num_warps=NUM_WARPS,
-        )
+        with torch.cuda.device_of(logits):
+            _exact_kl_gradient_kernel[(num_rows,)](
+                logits,
+                logits.stride(0),
+                ref_logits,
+                ref_logits.stride(0),
+                grad,
+                grad.stride(0),
+                statistics,
+                grad_kl.contiguous(),
+                num_rows,
+                num_cols,
+                ctx.inv_temperature,
+                BLOCK=GROUPS * LANES_OF_BYTES[logits.element_size()],
+                num_warps=NUM_WARPS,
+            )
         return grad, None, None
 
 

@@ -79,7 +79,7 @@ def gradient_view(logits: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def row_chunks(num_rows: int, vocab_size: int) -> list[slice]:
-    """Chunks of about equal size whose logits fit in CHUNK_BYTES."""
+    """Chunks of about equal size whose logits fit in CHUNK_BYTES, a few rows more at most."""
     most = max(128, CHUNK_BYTES // (4 * vocab_size))
     num_chunks = triton.cdiv(num_rows, most)
     step = triton.cdiv(triton.cdiv(num_rows, max(1, num_chunks)), 128) * 128

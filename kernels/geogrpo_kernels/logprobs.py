@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from geogrpo_kernels import reference
 from geogrpo_kernels.checks import check_head, check_ids, check_logits, check_temperature
@@ -53,6 +54,7 @@ class TokenLogprobs(torch.autograd.Function):
         return shard.mark_unknown(logprobs, target_ids), entropy
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad_logprobs: Tensor | None, grad_entropy: Tensor | None) -> tuple[Tensor | None, ...]:
         if grad_logprobs is None and grad_entropy is None:
             return (None,) * 7
@@ -88,6 +90,7 @@ class TokenLogprobsFromLogits(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, target_ids: Tensor, inv_temperature: float) -> tuple[Tensor, Tensor]:
         ctx.set_materialize_grads(False)
         logits = logits if logits.stride(1) == 1 else logits.contiguous()
+        target_ids = target_ids.contiguous()
         statistics = row_statistics_of(logits, target_ids, inv_temperature)
         logprobs, entropy = logprobs_and_entropy(statistics, inv_temperature)
         ctx.save_for_backward(logits, target_ids, statistics[:2], entropy)
@@ -95,6 +98,7 @@ class TokenLogprobsFromLogits(torch.autograd.Function):
         return logprobs, entropy
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad_logprobs: Tensor | None, grad_entropy: Tensor | None) -> tuple[Tensor | None, ...]:
         if grad_logprobs is None and grad_entropy is None:
             return None, None, None
@@ -159,6 +163,7 @@ def token_logprobs(
     check_temperature(temperature)
     shard = vocab_shard(weight, process_group)
     shard.check_ids(target_ids, "target_ids")
+    shard.check_ids(forbidden_ids, "forbidden_ids")
     logprobs, entropy = TokenLogprobs.apply(hidden, weight, bias, target_ids, forbidden_ids, 1.0 / temperature, shard)
     return logprobs, entropy
 

@@ -15,6 +15,8 @@ from torch import Tensor
 from geogrpo_kernels.checks import check_per_token
 
 SURROGATES = ("clip", "cispo", "reinforce")
+MAX_LOG_RATIO = 20.0
+"""|logprob - old_logprob| beyond this counts as this: exp would overflow, and 0 * inf is NaN."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def token_terms(logprobs: Tensor, entropy: Tensor, objective: PolicyObjective, r
     log_ratio = torch.zeros_like(logprobs)
     if objective.old_logprobs is not None:
         log_ratio = logprobs - objective.old_logprobs[rows].to(dtype)
-    ratio = log_ratio.exp()
+    ratio = log_ratio.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
     clipped = ratio.clamp(1 - objective.clip_low, 1 + objective.clip_high)
     if objective.surrogate == "clip":
         is_clipped = clipped * advantages < ratio * advantages
@@ -129,8 +131,10 @@ def token_terms(logprobs: Tensor, entropy: Tensor, objective: PolicyObjective, r
         ref_log_ratio = objective.ref_logprobs[rows].to(dtype) - logprobs
         # expm1: near equality exp(r) - 1 would round away all of the value
         kl = ref_log_ratio.expm1() - ref_log_ratio
-        loss = loss + objective.beta * kl
-        grad = grad - objective.beta * ref_log_ratio.expm1()
+        # It may be infinite where it is only logged.
+        if objective.beta > 0:
+            loss = loss + objective.beta * kl
+            grad = grad - objective.beta * ref_log_ratio.expm1()
     loss = loss - objective.entropy_coef * entropy
     weights = objective.token_weights[rows].to(dtype)
     grad_entropy = -objective.entropy_coef * weights

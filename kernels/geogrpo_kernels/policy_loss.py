@@ -16,9 +16,11 @@ import torch.distributed as dist
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
+from geogrpo_kernels import objective as objective_terms
 from geogrpo_kernels import reference
-from geogrpo_kernels.checks import check_head, check_per_token, check_temperature
+from geogrpo_kernels.checks import check_head, check_per_token, check_range_of_gradients, check_temperature
 from geogrpo_kernels.head import Head, HeadGradients, gradient_view
 from geogrpo_kernels.launch import GRAPH_BREAK, use_triton
 from geogrpo_kernels.objective import SURROGATES, PolicyLoss, PolicyObjective, token_terms
@@ -38,6 +40,7 @@ from geogrpo_kernels.shards import VocabShard, logprobs_and_entropy, reduce_stat
 
 CLIP = tl.constexpr(SURROGATES.index("clip"))
 CISPO = tl.constexpr(SURROGATES.index("cispo"))
+MAX_LOG_RATIO = tl.constexpr(objective_terms.MAX_LOG_RATIO)
 
 
 @triton.jit
@@ -99,23 +102,26 @@ def _policy_loss_kernel(
     target = tl.load(targets_ptr + row)
     largest, total, weighted = row_statistics(x_ptr, num_cols, inv_temperature, GROUPS, LANES)
     log_total = tl.log2(total) * LN_2
-    entropy = log_total - weighted / total
+    entropy = tl.where(largest <= LOWEST_LOGIT, float("nan"), log_total - weighted / total)
     x_target = target_logit(x_ptr, target, num_cols)
     logprob = (x_target - largest) * inv_temperature - log_total
     logprob = tl.where(x_target <= LOWEST_LOGIT, float("-inf"), logprob)
-    logprob = tl.where((target < 0) | (target >= num_cols), float("nan"), logprob)
+    is_known = (target >= 0) & (target < num_cols) & (largest > LOWEST_LOGIT)
+    logprob = tl.where(is_known, logprob, float("nan"))
 
     ratio = 1.0
     if HAS_OLD:
-        ratio = tl.exp(logprob - tl.load(old_logprobs_ptr + row))
+        log_ratio = logprob - tl.load(old_logprobs_ptr + row)
+        ratio = tl.exp(tl.minimum(tl.maximum(log_ratio, -MAX_LOG_RATIO), MAX_LOG_RATIO))
     advantage = tl.load(advantages_ptr + row)
     loss, grad_logprob, is_clipped = surrogate_terms(logprob, ratio, advantage, ratio_low, ratio_high, SURROGATE)
     kl = 0.0
     if HAS_REF:
         log_ratio = tl.load(ref_logprobs_ptr + row) - logprob
         kl = k3_kl(log_ratio)
-        loss += beta * kl
-        grad_logprob -= beta * (kl + log_ratio)
+        # It may be infinite where it is only logged.
+        loss += tl.where(beta == 0.0, 0.0, beta * kl)
+        grad_logprob -= tl.where(beta == 0.0, 0.0, beta * (kl + log_ratio))
     weight = tl.load(weights_ptr + row)
     # A masked token may hold anything, infinity included: 0 * inf would be NaN.
     loss = tl.where(weight == 0.0, 0.0, weight * (loss - entropy_coef * entropy))
@@ -156,32 +162,33 @@ def _policy_loss_rows(
     """Fill columns `rows` of the (5, T) outputs: loss, logprob, entropy, kl, is_clipped; and grad over the logits."""
     old, ref = objective.old_logprobs, objective.ref_logprobs
     chunk = outputs[:, rows]
-    _policy_loss_kernel[(len(logits),)](
-        logits,
-        logits.stride(0),
-        grad,
-        0 if grad is None else grad.stride(0),
-        targets,
-        objective.advantages[rows],
-        objective.token_weights[rows],
-        None if old is None else old[rows],
-        None if ref is None else ref[rows],
-        chunk,
-        chunk.stride(0),
-        logits.shape[1],
-        inv_temperature,
-        1.0 - objective.clip_low,
-        1.0 + objective.clip_high,
-        objective.beta,
-        objective.entropy_coef,
-        SURROGATE=SURROGATES.index(objective.surrogate),
-        HAS_OLD=old is not None,
-        HAS_REF=ref is not None,
-        WRITE_GRAD=grad is not None,
-        GROUPS=GROUPS,
-        LANES=LANES_OF_BYTES[logits.element_size()],
-        num_warps=NUM_WARPS,
-    )
+    with torch.cuda.device_of(logits):
+        _policy_loss_kernel[(len(logits),)](
+            logits,
+            logits.stride(0),
+            grad,
+            0 if grad is None else grad.stride(0),
+            targets,
+            objective.advantages[rows],
+            objective.token_weights[rows],
+            None if old is None else old[rows],
+            None if ref is None else ref[rows],
+            chunk,
+            chunk.stride(0),
+            logits.shape[1],
+            inv_temperature,
+            1.0 - objective.clip_low,
+            1.0 + objective.clip_high,
+            objective.beta,
+            objective.entropy_coef,
+            SURROGATE=SURROGATES.index(objective.surrogate),
+            HAS_OLD=old is not None,
+            HAS_REF=ref is not None,
+            WRITE_GRAD=grad is not None,
+            GROUPS=GROUPS,
+            LANES=LANES_OF_BYTES[logits.element_size()],
+            num_warps=NUM_WARPS,
+        )
 
 
 def _sharded_policy_loss_rows(
@@ -197,6 +204,7 @@ def _sharded_policy_loss_rows(
     """As _policy_loss_rows, with the statistics of the rows reduced over the ranks in between."""
     statistics = reduce_statistics(row_statistics_of(logits, targets, inv_temperature), inv_temperature, shard)
     logprobs, entropy = logprobs_and_entropy(statistics, inv_temperature)
+    logprobs = shard.mark_unknown(logprobs, targets + shard.start)
     terms = token_terms(logprobs, entropy, objective, rows)
     outputs[:, rows] = torch.stack([terms.loss, logprobs, entropy, terms.kl, terms.is_clipped.float()])
     if grad is not None:
@@ -244,11 +252,12 @@ class LinearGRPOLoss(torch.autograd.Function):
         ctx.save_for_backward(*gradients.finished())
         ctx.dtypes = hidden.dtype, weight.dtype, weight.dtype if bias is None else bias.dtype
         loss, logprobs, entropy, kl, is_clipped = outputs.unbind()
-        results = (loss.sum(), shard.mark_unknown(logprobs, target_ids), entropy, kl, is_clipped.bool())
+        results = (loss.sum(), logprobs, entropy, kl, is_clipped.bool())
         ctx.mark_non_differentiable(*results[1:])
         return results
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         gradients = (
             # Scaled and rounded in one pass; a float32 copy of a head is gigabytes.
@@ -273,8 +282,8 @@ def linear_grpo_loss(
     """Policy loss of given tokens and its gradients from hidden states and the head, in one pass over the logits.
 
     The distributions are those of token_logprobs. The gradients are computed in the forward pass, for the inputs that
-    require one; backward scales them. Only `loss` has a gradient. Extra memory: a chunk of logits and, for a weight
-    that trains, its gradient in float32.
+    require one; backward scales them. Only `loss` has a gradient. Extra memory: a chunk of logits, the gradient
+    of hidden and, for a weight that trains, its gradient in float32, in backward also in the weight's type.
 
     Args:
         hidden: (T, H) float.
@@ -291,6 +300,7 @@ def linear_grpo_loss(
         ValueError: as token_logprobs, and when the objective's tensors are not (T,) on the same device.
     """
     check_head(hidden, weight, target_ids, bias, forbidden_ids)
+    check_range_of_gradients(hidden)
     check_temperature(temperature)
     check_per_token(len(hidden), hidden.device, advantages=objective.advantages)
     if not use_triton(hidden):
@@ -306,6 +316,7 @@ def linear_grpo_loss(
         )
     shard = vocab_shard(weight, process_group)
     shard.check_ids(target_ids, "target_ids")
+    shard.check_ids(forbidden_ids, "forbidden_ids")
     return PolicyLoss(
         *LinearGRPOLoss.apply(
             hidden,

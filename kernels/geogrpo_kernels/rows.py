@@ -179,18 +179,19 @@ def row_statistics_of(logits: Tensor, targets: Tensor, inv_temperature: float) -
     """(4, R) statistics, see shards, of (R, V) logits whose rows are contiguous; (R,) columns of the targets."""
     num_rows, num_cols = logits.shape
     statistics = torch.empty(4, num_rows, dtype=torch.float32, device=logits.device)
-    _row_statistics_kernel[(num_rows,)](
-        logits,
-        logits.stride(0),
-        targets,
-        statistics,
-        num_rows,
-        num_cols,
-        inv_temperature,
-        GROUPS=GROUPS,
-        LANES=LANES_OF_BYTES[logits.element_size()],
-        num_warps=NUM_WARPS,
-    )
+    with torch.cuda.device_of(logits):
+        _row_statistics_kernel[(num_rows,)](
+            logits,
+            logits.stride(0),
+            targets,
+            statistics,
+            num_rows,
+            num_cols,
+            inv_temperature,
+            GROUPS=GROUPS,
+            LANES=LANES_OF_BYTES[logits.element_size()],
+            num_warps=NUM_WARPS,
+        )
     return statistics
 
 
@@ -208,21 +209,21 @@ class LogitGradient:
     def write(self, logits: Tensor, grad: Tensor, rows: slice, targets: Tensor) -> None:
         """Fill the (R, V) `grad`, which may share memory with the logits as gradient_view has it."""
         num_rows, num_cols = logits.shape
-        block = GROUPS * LANES_OF_BYTES[logits.element_size()]
-        _logit_gradient_kernel[(num_rows,)](
-            logits,
-            logits.stride(0),
-            grad,
-            grad.stride(0),
-            targets,
-            self.largest[rows],
-            self.log_total[rows],
-            self.entropy[rows],
-            self.grad_logprobs[rows],
-            self.grad_entropy[rows],
-            num_cols,
-            self.inv_temperature,
-            IN_PLACE=grad.data_ptr() == logits.data_ptr(),
-            BLOCK=block,
-            num_warps=NUM_WARPS,
-        )
+        with torch.cuda.device_of(logits):
+            _logit_gradient_kernel[(num_rows,)](
+                logits,
+                logits.stride(0),
+                grad,
+                grad.stride(0),
+                targets,
+                self.largest[rows],
+                self.log_total[rows],
+                self.entropy[rows],
+                self.grad_logprobs[rows],
+                self.grad_entropy[rows],
+                num_cols,
+                self.inv_temperature,
+                IN_PLACE=grad.data_ptr() == logits.data_ptr(),
+                BLOCK=GROUPS * LANES_OF_BYTES[logits.element_size()],
+                num_warps=NUM_WARPS,
+            )

@@ -38,9 +38,9 @@ class VocabShard:
         """Token ids -> rows of this rank's weight; outside of [0, rows) where another rank holds them."""
         return token_ids - self.start
 
-    def check_ids(self, token_ids: Tensor, name: str) -> None:
+    def check_ids(self, token_ids: Tensor | None, name: str) -> None:
         """ValueError on an id outside the vocabulary. On a CPU only: on a GPU it would wait for the device."""
-        if token_ids.is_cuda or token_ids.numel() == 0:
+        if token_ids is None or token_ids.is_cuda or token_ids.numel() == 0:
             return
         low, high = int(token_ids.min()), int(token_ids.max())
         if low < 0 or high >= self.vocab_size:
@@ -60,11 +60,16 @@ class VocabShard:
 def vocab_shard(weight: Tensor, process_group: dist.ProcessGroup | None) -> VocabShard:
     """The shard that `weight` is, the ranks of the group holding consecutive rows in their order."""
     if process_group is None:
+        if len(weight) == 0:
+            raise ValueError("weight has no rows: a vocabulary needs at least one token.")
         return VocabShard(0, len(weight), len(weight), None)
     mine = torch.tensor([len(weight)], device=weight.device)
     sizes = torch.empty(dist.get_world_size(process_group), dtype=mine.dtype, device=weight.device)
     dist.all_gather_into_tensor(sizes, mine, group=process_group)
     rows = sizes.tolist()
+    if min(rows) == 0:
+        # On every rank alike: one that raised alone would leave the others waiting.
+        raise ValueError(f"every rank must hold rows of the head, got {rows}.")
     return VocabShard(sum(rows[: dist.get_rank(process_group)]), sum(rows), max(rows), process_group)
 
 
@@ -95,4 +100,6 @@ def logprobs_and_entropy(statistics: Tensor, inv_temperature: float) -> tuple[Te
     logprobs = (target - largest) * inv_temperature - log_total
     # A forbidden target
     logprobs = logprobs.masked_fill(target <= LOWEST_LOGIT, -torch.inf)
-    return logprobs, log_total - weighted / total
+    # Nothing is possible: there is no distribution.
+    is_empty = largest <= LOWEST_LOGIT
+    return logprobs.masked_fill(is_empty, torch.nan), (log_total - weighted / total).masked_fill(is_empty, torch.nan)

@@ -33,8 +33,8 @@ class Kernel:
     num_warps: int
     aligned: tuple[str, ...]
     """Arguments divisible by 16, as Triton finds pointers of whole tensors and most sizes to be."""
-    wide_loads: bool = True
-    """Whether at least one load must be 128 bits wide."""
+    wide_loads: int = 1
+    """How many loads must be 128 bits wide."""
     note: str = ""
     counts: dict[str, int] = field(default_factory=dict)
     """What else the report counts per program, e.g. {"pairs": 512}: instructions_per_<key> is that of a thread."""
@@ -82,7 +82,7 @@ def _group_distance(reward: str, block: int, num_warps: int) -> Kernel:
         num_warps,
         pointers,
         # Groups are short and of any length: their loads are masked.
-        wide_loads=False,
+        wide_loads=0,
         note=f"{reward} {block}",
     )
 
@@ -90,6 +90,16 @@ def _group_distance(reward: str, block: int, num_warps: int) -> Kernel:
 MATRICES = {"x_ptr": "x_stride", "y_ptr": "y_stride", "grad_ptr": "grad_stride"}
 PER_ROW = ("largest", "log_total", "entropy", "grad_logprobs", "grad_entropy", "grad_kl", "advantages", "weights")
 PER_ROW += ("old_logprobs", "ref_logprobs", "outputs", "statistics")
+
+
+# Loads of logits: GROUPS of them in each loop over a row or, of the bfloat16 ones, as many that hold twice as much
+WIDE_LOADS = {
+    "_row_statistics_kernel": 4,
+    "_logit_gradient_kernel": 4,
+    "_exact_kl_kernel": 16,
+    "_exact_kl_gradient_kernel": 8,
+    "_policy_loss_kernel": 8,
+}
 
 
 def _rows(module: str, name: str, logits: str, grad: str, note: str = "", **constants: Any) -> Kernel:
@@ -110,7 +120,7 @@ def _rows(module: str, name: str, logits: str, grad: str, note: str = "", **cons
     types |= dict.fromkeys(("inv_temperature", "ratio_low", "ratio_high", "beta", "entropy_coef"), "fp32")
     aligned = tuple(name for name in names if name in (*MATRICES, *MATRICES.values(), "num_cols"))
     signature = {name: types[name] for name in names}
-    return Kernel(module, name, signature, constants, NUM_WARPS, aligned, note=note or logits)
+    return Kernel(module, name, signature, constants, NUM_WARPS, aligned, WIDE_LOADS[name], note=note or logits)
 
 
 def _head_kernels() -> list[Kernel]:
@@ -131,6 +141,9 @@ def _head_kernels() -> list[Kernel]:
     options = {"HAS_OLD": True, "HAS_REF": True, "WRITE_GRAD": True, "GROUPS": GROUPS, "LANES": LANES_OF_BYTES[4]}
     for i, surrogate in enumerate(SURROGATES):
         found.append(_rows("policy_loss", "_policy_loss_kernel", "fp32", "bf16", surrogate, SURROGATE=i, **options))
+    # As the trainer has it: one update per sample, no reference
+    options |= {"HAS_OLD": False, "HAS_REF": False}
+    found.append(_rows("policy_loss", "_policy_loss_kernel", "fp32", "bf16", "on policy", SURROGATE=0, **options))
     return found
 
 

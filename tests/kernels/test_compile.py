@@ -42,7 +42,7 @@ def test_no_kernel_computes_in_float64(rows: list[dict[str, Any]]) -> None:
 
 
 def test_long_loads_are_128_bits_wide(rows: list[dict[str, Any]]) -> None:
-    assert [row for row in rows if row["expects_loads_128"] and not row["loads_128"]] == []
+    assert [row for row in rows if row["loads_128"] < row["expects_loads_128"]] == []
 
 
 def test_distances_need_few_instructions_and_no_exchange_between_threads(rows: list[dict[str, Any]]) -> None:

@@ -34,6 +34,16 @@ def test_kl_is_infinite_where_the_reference_rules_out_what_the_policy_does_not(d
     assert exact_kl_from_logits(logits, ref_logits).isinf().tolist() == [False, True, False]
 
 
+def test_a_token_without_upstream_gradient_gets_exactly_0_whatever_its_logits(device: torch.device) -> None:
+    logits, ref_logits = torch.randn(2, 3, 515, device=device)
+    ref_logits[0, 7], logits[1, 8] = -torch.inf, torch.nan
+    leaf = logits.requires_grad_()
+    upstream = torch.tensor([0.0, 0.0, 1.0], device=device)
+    (gradient,) = torch.autograd.grad(exact_kl_from_logits(leaf, ref_logits), leaf, upstream)
+    assert not gradient[:2].any()
+    assert gradient[2].any()
+
+
 def test_the_mean_of_k1_and_k3_over_the_vocabulary_is_the_exact_kl() -> None:
     logits, ref_logits = torch.randn(2, 1, 515, dtype=torch.float64)
     all_ids = torch.arange(515)

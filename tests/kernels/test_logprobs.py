@@ -45,6 +45,16 @@ def test_gradients_are_as_accurate_as_autograd(
     assert gradients_are_accurate(token_logprobs, make_inputs(kind, vocab_size, device, dtype))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("vocab_size", [151936, 152064])
+def test_so_they_are_for_the_vocabularies_of_real_models(
+    vocab_size: int, dtype: torch.dtype, device: torch.device
+) -> None:
+    inputs = make_inputs("peaked", vocab_size, device, dtype, num_tokens=2)
+    assert forward_is_accurate(token_logprobs, inputs)
+    assert gradients_are_accurate(token_logprobs, inputs)
+
+
 @pytest.mark.parametrize("temperature", [0.3, 0.7, 2.5])
 def test_temperature_divides_the_logits(temperature: float, device: torch.device) -> None:
     inputs = make_inputs("flat", 515, device)
@@ -86,10 +96,27 @@ def test_chunks_change_no_bit_of_a_token(kernel_device: torch.device, monkeypatc
     assert (chunked_weight - grad_weight).abs().max() <= 4 * EPS * scale
 
 
+def test_chunks_of_bfloat16_are_summed_in_float32(kernel_device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same rows twelve times over: a sum that is rounded after each chunk drifts away from twelve times one."""
+    once = make_inputs("flat", 33, kernel_device, torch.bfloat16, num_tokens=128)
+    upstream = torch.randn(128, device=kernel_device)
+    monkeypatch.setattr(head, "CHUNK_BYTES", 1)
+
+    def weight_gradient(repeats: int) -> torch.Tensor:
+        hidden, weight, target_ids = once[0].detach().repeat(repeats, 1), once[1], once[2].repeat(repeats)
+        logprobs, _ = token_logprobs(hidden, weight, target_ids)
+        return torch.autograd.grad((logprobs * upstream.repeat(repeats)).sum(), weight)[0].double()
+
+    # One rounding of the sum, and one of what is compared with
+    expected = 12 * weight_gradient(1)
+    allowed = 2 * torch.finfo(torch.bfloat16).eps * expected.abs()
+    assert ((weight_gradient(12) - expected).abs() <= allowed).all()
+
+
 def forbidden_inputs(device: torch.device) -> tuple[Inputs, Tensor]:
     """Ids that no target uses are forbidden, the most probable id of every row among them."""
     hidden, weight, target_ids = make_inputs("peaked", 515, device)
-    forbidden_ids = torch.tensor([0, 3, 200, 514])
+    forbidden_ids = torch.tensor([0, 3, 200, 514], device=device)
     target_ids = target_ids.clone()
     target_ids[torch.isin(target_ids, forbidden_ids)] = 7
     return (hidden, weight, target_ids), forbidden_ids
@@ -104,7 +131,9 @@ def test_forbidden_ids_leave_the_distribution_over_the_others(device: torch.devi
 def test_forbidden_ids_have_probability_exactly_0(device: torch.device) -> None:
     (hidden, weight, _), forbidden_ids = forbidden_inputs(device)
     one_row_per_id = hidden[:1].expand(515, -1)
-    probs = token_logprobs(one_row_per_id, weight, torch.arange(515), forbidden_ids=forbidden_ids)[0].exp()
+    probs = token_logprobs(one_row_per_id, weight, torch.arange(515, device=device), forbidden_ids=forbidden_ids)[
+        0
+    ].exp()
     assert torch.equal((probs == 0).nonzero().squeeze(-1), forbidden_ids)
     # 511 terms whose sum is 1, each off by a relative 4 eps at most
     assert abs(float(probs.detach().double().sum()) - 1) <= 4 * EPS * largest_logit((hidden, weight, forbidden_ids))
@@ -168,11 +197,58 @@ def test_a_frozen_input_gets_no_gradient_and_the_other_the_same(frozen: int, dev
     assert torch.equal(inputs[1 - frozen].grad, expected)
 
 
+def test_no_product_is_formed_for_a_frozen_head(kernel_device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden, weight, target_ids = make_inputs("flat", 515, kernel_device)
+    monkeypatch.setattr(head, "add_matmul_f32", lambda *_: pytest.fail("a gradient of a frozen head was formed"))
+    token_logprobs(hidden, weight.detach(), target_ids)[0].sum().backward()
+
+
+def test_gradcheck_in_float64(device: torch.device) -> None:
+    hidden, weight, target_ids = make_inputs("flat", 17, device, torch.float64, num_tokens=3)
+    bias = torch.randn(17, device=device, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(
+        lambda h, w, b: token_logprobs(h, w, target_ids, bias=b, temperature=0.7), (hidden, weight, bias)
+    )
+
+
+def test_a_second_derivative_is_refused(device: torch.device) -> None:
+    hidden, weight, target_ids = make_inputs("flat", 515, device)
+    logprobs, _ = token_logprobs(hidden, weight, target_ids)
+    (gradient,) = torch.autograd.grad(logprobs.square().sum(), hidden, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
+def test_autocast_does_not_round_the_logits(device: torch.device) -> None:
+    inputs = make_inputs("flat", 515, device)
+    with torch.autocast(device.type, torch.bfloat16):
+        assert forward_is_accurate(token_logprobs, inputs)
+
+
+def test_where_everything_is_forbidden_there_is_no_distribution(device: torch.device) -> None:
+    hidden, weight, target_ids = make_inputs("flat", 5, device)
+    logprobs, entropy = token_logprobs(hidden, weight, target_ids, forbidden_ids=torch.arange(5, device=device))
+    assert logprobs.isnan().all()
+    assert entropy.isnan().all()
+
+
+@pytest.mark.parametrize("forbidden_id", [-1, 515])
+def test_a_forbidden_id_outside_of_the_vocabulary_is_rejected(forbidden_id: int) -> None:
+    inputs = make_inputs("flat", 515, torch.device("cpu"))
+    with pytest.raises(ValueError, match=rf"forbidden_ids must be in \[0, 515\), got {forbidden_id}."):
+        token_logprobs(*inputs, forbidden_ids=torch.tensor([3, forbidden_id]))
+
+
+def zero_ids(shape: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    return torch.zeros(shape, dtype=torch.int64, device=device)
+
+
 def test_no_tokens_give_a_zero_gradient(device: torch.device) -> None:
-    hidden, weight = torch.randn(0, 4, requires_grad=True), torch.randn(9, 4, requires_grad=True)
-    logprobs, entropy = token_logprobs(hidden, weight, torch.zeros(0, dtype=torch.int64))
+    hidden = torch.randn(0, 4, device=device, requires_grad=True)
+    weight = torch.randn(9, 4, device=device, requires_grad=True)
+    logprobs, entropy = token_logprobs(hidden, weight, torch.zeros(0, dtype=torch.int64, device=device))
     (logprobs.sum() + entropy.sum()).backward()
-    assert torch.equal(weight.grad, torch.zeros(9, 4))
+    assert torch.equal(weight.grad, torch.zeros_like(weight))
 
 
 @pytest.mark.parametrize(
@@ -182,19 +258,19 @@ def test_hidden_and_weight_that_do_not_fit_are_rejected(
     hidden_shape: tuple, weight_shape: tuple, device: torch.device
 ) -> None:
     with pytest.raises(ValueError, match=r"hidden must be \(T, H\) and weight \(V, H\), got") as error:
-        token_logprobs(torch.zeros(hidden_shape), torch.zeros(weight_shape), torch.zeros(5, dtype=torch.int64))
+        token_logprobs(*(torch.zeros(x, device=device) for x in (hidden_shape, weight_shape)), zero_ids((5,), device))
     assert f"{hidden_shape}, {weight_shape}" in str(error.value)
 
 
 @pytest.mark.parametrize("shape", [(4,), (5, 1), ()])
 def test_target_ids_of_another_shape_are_rejected(shape: tuple, device: torch.device) -> None:
     with pytest.raises(ValueError, match=r"target_ids must be \(5,\) int64, got") as error:
-        token_logprobs(torch.zeros(5, 4), torch.zeros(7, 4), torch.zeros(shape, dtype=torch.int64))
+        token_logprobs(torch.zeros(5, 4, device=device), torch.zeros(7, 4, device=device), zero_ids(shape, device))
     assert str(error.value).endswith(f"{shape} torch.int64.")
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan])
 def test_a_temperature_that_is_not_positive_is_rejected(temperature: float, device: torch.device) -> None:
-    inputs = torch.zeros(5, 4), torch.zeros(7, 4), torch.zeros(5, dtype=torch.int64)
+    inputs = torch.zeros(5, 4, device=device), torch.zeros(7, 4, device=device), zero_ids((5,), device)
     with pytest.raises(ValueError, match=rf"temperature must be > 0, got {temperature}.*Greedy decoding needs no"):
         token_logprobs(*inputs, temperature=temperature)

@@ -44,6 +44,26 @@ def test_temperature_divides_the_logits(temperature: float, device: torch.device
     assert all((a - e).abs().max() <= 4 * EPS * scale for a, e in zip(actual, exact, strict=True))
 
 
+@pytest.mark.parametrize("temperature", [0.3, 2.5])
+def test_temperature_divides_the_gradient(temperature: float, device: torch.device) -> None:
+    logits, target_ids = make_logits("flat", 515, device, torch.float32)
+    leaf = logits[1:].clone().requires_grad_()
+    exact_leaf = leaf.detach().double().requires_grad_()
+    (actual,) = torch.autograd.grad(
+        token_logprobs_from_logits(leaf, target_ids[1:], temperature=temperature)[0].sum(), leaf
+    )
+    (exact,) = torch.autograd.grad(plain_from_logits(exact_leaf / temperature, target_ids[1:])[0].sum(), exact_leaf)
+    assert (actual - exact).abs().max() <= 4 * EPS * 20 / temperature
+
+
+def test_ids_may_be_every_second_of_a_tensor_or_one_for_all(device: torch.device) -> None:
+    logits = torch.randn(3, 515, device=device)
+    for target_ids in (torch.arange(6, device=device)[::2], torch.tensor([7], device=device).expand(3)):
+        logprobs, _ = token_logprobs_from_logits(logits, target_ids)
+        exact, _ = plain_from_logits(logits.double(), target_ids)
+        assert (logprobs - exact).abs().max() <= 4 * EPS * 20
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_a_gradient_of_almost_1_keeps_its_digits(dtype: torch.dtype, device: torch.device) -> None:
     """p - 1 at p = 0.999: formed in bfloat16 it is 0 or 0.0039, four times too large."""

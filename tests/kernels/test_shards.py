@@ -45,13 +45,24 @@ def test_statistics_of_shards_merge_into_those_of_the_whole_row(
         assert (value - expected).abs().max() <= 4 * EPS * 20
 
 
+def run_two_ranks(first_rank_rows: int, backend: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "GEOGRPO_KERNELS": backend, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    command += [str(WORKER), str(first_rank_rows)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
+
+
+def test_a_rank_without_rows_is_refused_on_every_rank() -> None:
+    """One that raised alone would leave the other waiting in a collective."""
+    done = run_two_ranks(100, "reference")
+    assert done.returncode != 0
+    assert done.stderr.count("ValueError: every rank must hold rows of the head, got [100, 0].") == 2
+
+
 @pytest.mark.parametrize("backend", ["reference", "triton"])
 @pytest.mark.parametrize("first_rank_rows", [50, 64])
 def test_two_ranks_with_half_of_the_head_agree_with_the_whole(backend: str, first_rank_rows: int) -> None:
     """Also with shards of unequal size, which must take part in as many collectives."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = {**os.environ, "GEOGRPO_KERNELS": backend, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    command += [str(WORKER), str(first_rank_rows)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
+    done = run_two_ranks(first_rank_rows, backend)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("agree") == 2

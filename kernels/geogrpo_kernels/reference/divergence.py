@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from geogrpo_kernels.checks import check_logits, check_same_logits, check_temperature
 from geogrpo_kernels.reference.logprobs import compute_dtype, row_chunks
+from geogrpo_kernels.reference.products import row_dot
 
 KL_ESTIMATORS = ("k1", "k2", "k3")
 
@@ -60,12 +62,13 @@ class ExactKL(torch.autograd.Function):
         kl = logits.new_empty(len(logits), dtype=compute_dtype(logits))
         for rows in row_chunks(*logits.shape):
             probs, log_ratio = _probs_and_log_ratio(logits[rows], ref_logits[rows], inv_temperature)
-            kl[rows] = torch.linalg.vecdot(probs, log_ratio)
+            kl[rows] = row_dot(probs, log_ratio)
         ctx.save_for_backward(logits, ref_logits, kl)
         ctx.inv_temperature = inv_temperature
         return kl
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad_kl: Tensor) -> tuple[Tensor | None, ...]:
         logits, ref_logits, kl = ctx.saved_tensors
         grad = torch.empty_like(logits)
@@ -73,7 +76,9 @@ class ExactKL(torch.autograd.Function):
             probs, log_ratio = _probs_and_log_ratio(logits[rows], ref_logits[rows], ctx.inv_temperature)
             # d KL / d logits = p (log(p / q) - KL) / temperature
             scaled = log_ratio.sub_(kl[rows, None]).mul_((grad_kl[rows] * ctx.inv_temperature)[:, None])
-            grad[rows] = probs.mul_(scaled).to(grad.dtype)
+            # Exactly 0 without an upstream gradient, whatever the logits are
+            is_unneeded = (grad_kl[rows] == 0)[:, None]
+            grad[rows] = probs.mul_(scaled).masked_fill_(is_unneeded, 0.0).to(grad.dtype)
         return grad, None, None
 
 
