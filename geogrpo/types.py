@@ -57,15 +57,27 @@ def check_latlon(latlon_deg: tuple[float, float], where: str) -> None:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a completion says. A field is None where it says nothing usable."""
+    """What a completion says. A field is None where it says nothing usable.
+
+    The fields after `problem` follow from the text, so two predictions are compared without them.
+    """
 
     text: str
     country: str | None = None
     state: str | None = None
     city: str | None = None
     latlon_deg: tuple[float, float] | None = None
+    """(lat, lon), in range."""
     problem: str | None = None
-    """Why latlon_deg is None."""
+    """What is malformed or missing, joined by "; ": always set where latlon_deg is None or a level is ambiguous."""
+    thinking: str | None = field(default=None, compare=False)
+    """What stands before </think>, as written; None without that tag and without <think>."""
+    answer: str = field(default="", compare=False)
+    """The text that the fields were read from; "" where none could be told from the rest."""
+    has_think_answer_tags: bool = field(default=False, compare=False)
+    """Whether the whole text is <think>...</think><answer>...</answer>, as GLOBE's format reward asks."""
+    num_coordinate_pairs: int = field(default=0, compare=False)
+    """How many coordinate pairs the answer holds, in range or not."""
 
 
 @dataclass(frozen=True)
