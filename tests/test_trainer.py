@@ -60,7 +60,8 @@ def test_the_reward_rises(model: tuple[Policy, Processor], examples: list[Exampl
     records = train(model, examples, southern, steps=15)
     first = sum(record.metrics["reward"] for record in records[:3]) / 3
     last = sum(record.metrics["reward"] for record in records[-3:]) / 3
-    assert first < 0.5
+    # About half of the untrained answers are southern, 96 of them counted: room to rise by more than is asked for.
+    assert first < 0.65
     assert last > first + 0.2
 
 
