@@ -20,7 +20,7 @@ from torch import Tensor
 
 from geogrpo.config import RewardConfig
 from geogrpo.prompts import parse_completion
-from geogrpo.rewards import distance
+from geogrpo.rewards import distance, region
 from geogrpo.types import Prediction, Rollouts
 
 Reward = Callable[..., Sequence[float | None]]
@@ -44,6 +44,9 @@ REWARDS: dict[str, Reward] = {
     "geor_paper": _from_distance(distance.geor_paper),
     "geor_code": _from_distance(distance.geor_code),
     "format": format_reward,
+    "coordinates_region": region.coordinates_region,
+    "named_region": region.named_region,
+    "consistency": region.consistency,
 }
 
 

@@ -1,0 +1,102 @@
+"""Rewards from regions: where the coordinates lie, what was named, and whether the two agree.
+
+Each level counts only where the one above it is right: a city that is right in the wrong country earns nothing.
+Levels that the truth does not have are left out, and the others weigh as much more.
+
+Shapes: N completions.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from geogrpo.regions.index import default_index
+from geogrpo.regions.names import same_places
+from geogrpo.types import Prediction
+
+LEVELS = ("country", "state", "city")
+LEVEL_WEIGHTS = np.array([0.2, 0.3, 0.5])
+
+
+def coordinates_region(
+    prompts: list[str], completions: list[str], *, prediction: list[Prediction], latlon_deg: list, **_: Any
+) -> list[float]:
+    """Share of country, state and city that predicted and true coordinates have in common, by the region index."""
+    index = default_index()
+    found = _regions(index, [p.latlon_deg for p in prediction])
+    truth = _regions(index, latlon_deg)
+    return _chain(found == truth, truth >= 0).tolist()
+
+
+def named_region(
+    prompts: list[str],
+    completions: list[str],
+    *,
+    prediction: list[Prediction],
+    country: list[str | None],
+    state: list[str | None],
+    city: list[str | None],
+    **_: Any,
+) -> list[float | None]:
+    """Share of country, state and city named rightly, in any language; None for an example without a country."""
+    truth = {"country": country, "state": state, "city": city}
+    is_right = np.stack(
+        [
+            same_places(
+                [getattr(p, level) for p in prediction],
+                truth[level],
+                level=level,
+                parent=None if level == "country" else country,
+            )
+            for level in LEVELS
+        ],
+        axis=1,
+    )
+    is_given = np.array([[bool(name) for name in truth[level]] for level in LEVELS], dtype=bool).T.reshape(-1, len(LEVELS))
+    earned = _chain(is_right, is_given)
+    return [float(value) if given else None for value, given in zip(earned, is_given[:, 0], strict=True)]
+
+
+def consistency(
+    prompts: list[str], completions: list[str], *, prediction: list[Prediction], latlon_deg: list, **_: Any
+) -> list[float]:
+    """Share of the named levels that the coordinates lie in, 0 outside of the true country: being consistently wrong
+    earns nothing.
+    """
+    index = default_index()
+    found, truth = (_regions(index, points) for points in ([p.latlon_deg for p in prediction], latlon_deg))
+    names = index.names(_with_counties(found))[:, [0, 1, 3]]
+    named = [[getattr(p, level) for level in LEVELS] for p in prediction]
+    is_same = np.stack(
+        [
+            same_places(
+                [row[i] for row in named],
+                names[:, i].tolist(),
+                level=level,
+                parent=None if i == 0 else names[:, 0].tolist(),
+            )
+            for i, level in enumerate(LEVELS)
+        ],
+        axis=1,
+    )
+    is_named = np.array([[bool(name) for name in row] for row in named], dtype=bool).reshape(-1, len(LEVELS))
+    share = (is_same & is_named).sum(1) / is_named.sum(1).clip(min=1)
+    is_right_country = (found[:, 0] == truth[:, 0]) & (found[:, 0] >= 0)
+    return np.where(is_right_country, share, 0.0).tolist()
+
+
+def _regions(index: Any, points: list) -> np.ndarray:
+    """(N, 3) ids of country, state and city; -1 where there is none."""
+    latlon_deg = np.array([point or (np.nan, np.nan) for point in points], dtype=np.float64).reshape(-1, 2)
+    return index.lookup(latlon_deg).ids[:, [0, 1, 3]]
+
+
+def _with_counties(ids: np.ndarray) -> np.ndarray:
+    return np.insert(ids, 2, -1, axis=1)
+
+
+def _chain(is_right: np.ndarray, is_given: np.ndarray) -> np.ndarray:
+    """(N, 3) -> (N,): weights of the given levels that are right, with all given ones above them, out of all given."""
+    is_earned = np.logical_and.accumulate(is_right | ~is_given, axis=1) & is_given
+    weights = np.where(is_given, LEVEL_WEIGHTS, 0.0)
+    return (weights * is_earned).sum(1) / np.maximum(weights.sum(1), np.finfo(float).tiny)
