@@ -2,7 +2,10 @@
 
 import math
 import re
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +15,7 @@ from geogrpo.rewards import find_rewards
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PYTHON_EXAMPLES = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
 def test_the_library_example_runs_as_printed(
@@ -21,7 +25,7 @@ def test_the_library_example_runs_as_printed(
     capsys: pytest.CaptureFixture[str],
     device: torch.device,
 ) -> None:
-    example, _ = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    example = PYTHON_EXAMPLES[0]
     assert len(example.splitlines()) <= 25
     # The example trains the model that the demo leaves; here a smaller one stands in its place.
     (tmp_path / "runs" / "demo").mkdir(parents=True)
@@ -33,10 +37,27 @@ def test_the_library_example_runs_as_printed(
     assert all(math.isfinite(float(line.split()[1])) for line in printed)
 
 
+def test_the_kernel_example_gives_a_loss_and_gradients(capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict[str, Any] = {}
+    exec(compile(PYTHON_EXAMPLES[1], "README.md", "exec"), names)
+    # The policy that sampled is the current one: every ratio is 1, and the advantages of 5 and 7 tokens remain.
+    assert float(capsys.readouterr().out.split()[0]) == pytest.approx((7 - 5) / 12, abs=1e-6)
+    assert names["hidden"].grad.any()
+    assert names["head"].grad.any()
+
+
+def test_the_table_of_the_kernels_is_that_of_the_committed_result() -> None:
+    script, result = (ROOT / "benchmarks" / name for name in ("head_results.py", "results/head_cpu.json"))
+    printed = subprocess.run([sys.executable, script, result], capture_output=True, text=True, check=True).stdout
+    rows = re.findall(r"^\|.* ms .*\n(?:\|.*\n)+", README, flags=re.MULTILINE)
+    assert len(rows) == 1
+    assert rows[0] in printed
+
+
 def test_the_region_example_prints_what_it_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, example = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    example = PYTHON_EXAMPLES[2]
     monkeypatch.chdir(tmp_path)
     exec(compile(example, "README.md", "exec"), {})
     (said,) = re.findall(r"# \[\[(.*?)\]", example)
