@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from geogrpo.regions.index import default_index
+from geogrpo.regions.index import RegionIndex, default_index
 from geogrpo.regions.names import same_places
 from geogrpo.types import Prediction
 
@@ -39,21 +39,9 @@ def named_region(
     **_: Any,
 ) -> list[float | None]:
     """Share of country, state and city named rightly, in any language; None for an example without a country."""
-    truth = {"country": country, "state": state, "city": city}
-    is_right = np.stack(
-        [
-            same_places(
-                [getattr(p, level) for p in prediction],
-                truth[level],
-                level=level,
-                parent=None if level == "country" else country,
-            )
-            for level in LEVELS
-        ],
-        axis=1,
-    )
-    is_given = np.array([[bool(name) for name in truth[level]] for level in LEVELS], dtype=bool).T.reshape(-1, len(LEVELS))
-    earned = _chain(is_right, is_given)
+    truth = np.array([country, state, city], dtype=object).T.reshape(-1, len(LEVELS))
+    is_given = truth.astype(bool)
+    earned = _chain(_is_same(_names(prediction), truth), is_given)
     return [float(value) if given else None for value, given in zip(earned, is_given[:, 0], strict=True)]
 
 
@@ -65,34 +53,37 @@ def consistency(
     """
     index = default_index()
     found, truth = (_regions(index, points) for points in ([p.latlon_deg for p in prediction], latlon_deg))
-    names = index.names(_with_counties(found))[:, [0, 1, 3]]
-    named = [[getattr(p, level) for level in LEVELS] for p in prediction]
-    is_same = np.stack(
-        [
-            same_places(
-                [row[i] for row in named],
-                names[:, i].tolist(),
-                level=level,
-                parent=None if i == 0 else names[:, 0].tolist(),
-            )
-            for i, level in enumerate(LEVELS)
-        ],
-        axis=1,
-    )
-    is_named = np.array([[bool(name) for name in row] for row in named], dtype=bool).reshape(-1, len(LEVELS))
-    share = (is_same & is_named).sum(1) / is_named.sum(1).clip(min=1)
+    # No county is named.
+    names_there = index.names(np.insert(found, 2, -1, axis=1))[:, [0, 1, 3]]
+    named = _names(prediction)
+    is_named = named.astype(bool)
+    share = (_is_same(named, names_there) & is_named).sum(1) / is_named.sum(1).clip(min=1)
     is_right_country = (found[:, 0] == truth[:, 0]) & (found[:, 0] >= 0)
     return np.where(is_right_country, share, 0.0).tolist()
 
 
-def _regions(index: Any, points: list) -> np.ndarray:
+def _regions(index: RegionIndex, points: list) -> np.ndarray:
     """(N, 3) ids of country, state and city; -1 where there is none."""
     latlon_deg = np.array([point or (np.nan, np.nan) for point in points], dtype=np.float64).reshape(-1, 2)
     return index.lookup(latlon_deg).ids[:, [0, 1, 3]]
 
 
-def _with_counties(ids: np.ndarray) -> np.ndarray:
-    return np.insert(ids, 2, -1, axis=1)
+def _names(prediction: list[Prediction]) -> np.ndarray:
+    """(N, 3) names of country, state and city; None where there is none."""
+    rows = [[p.country, p.state, p.city] for p in prediction]
+    return np.array(rows, dtype=object).reshape(-1, len(LEVELS))
+
+
+def _is_same(named: np.ndarray, names: np.ndarray) -> np.ndarray:
+    """(N, 3) bool: two names mean the same place; states and cities are those in the country of `names`."""
+    countries = names[:, 0].tolist()
+    columns = [
+        same_places(
+            named[:, i].tolist(), names[:, i].tolist(), level=level, parent=None if level == "country" else countries
+        )
+        for i, level in enumerate(LEVELS)
+    ]
+    return np.stack(columns, axis=1)
 
 
 def _chain(is_right: np.ndarray, is_given: np.ndarray) -> np.ndarray:
