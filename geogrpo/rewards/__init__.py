@@ -40,9 +40,7 @@ def format_reward(prompts: list[str], completions: list[str], *, prediction: lis
 
 
 REWARDS: dict[str, Reward] = {
-    "multiscale": _from_distance(distance.multiscale),
-    "geor_paper": _from_distance(distance.geor_paper),
-    "geor_code": _from_distance(distance.geor_code),
+    **{function.__name__: _from_distance(function) for function in distance.DISTANCE_FUNCTIONS},
     "format": format_reward,
     "coordinates_region": region.coordinates_region,
     "named_region": region.named_region,
