@@ -28,7 +28,7 @@ from geogrpo.run import Run, dry_run, validate
         ({"data": DataConfig(name="imagenet")}, "'imagenet' is unknown. Known: blue_marble, jsonl, photos"),
         ({"grpo": GRPOConfig(loss=LossConfig(name="ppo"))}, "'ppo' is unknown. Known: grpo"),
         ({"grpo": GRPOConfig(sampling=SamplingConfig(engine="x"))}, "engine must be one of native"),
-        ({"answer": AnswerConfig(prompt="haiku")}, "'haiku' is unknown. Known: chain_of_region, short"),
+        ({"answer": AnswerConfig(prompt="haiku")}, "'haiku' is unknown. Known: chain_of_region, globe, short"),
         ({"model": ModelConfig(path="/no/such/model")}, "/no/such/model: no such folder"),
     ],
 )
@@ -39,7 +39,7 @@ def test_a_wrong_name_stops_a_run_before_it_starts(config: RunConfig, change: di
 
 def test_an_unknown_prompt_is_found_before_anything_is_written(config: RunConfig, device: torch.device) -> None:
     wrong = dataclasses.replace(config, answer=AnswerConfig(prompt="haiku"), model=ModelConfig(tiny=TINY))
-    with pytest.raises(ValueError, match="answer.prompt 'haiku' is unknown. Known: chain_of_region, short"):
+    with pytest.raises(ValueError, match="answer.prompt 'haiku' is unknown. Known: chain_of_region, globe, short"):
         validate(wrong)
     with pytest.raises(ValueError, match="answer.prompt 'haiku' is unknown"):
         Run(wrong, device, resume=False)
