@@ -54,7 +54,9 @@ def test_float32_distance_is_within_4_m_and_4_eps(regime: str, device: torch.dev
 def test_a_gpus_approximate_square_root_keeps_to_4_m(factor: str, kernel_device: torch.device, tmp_path: Path) -> None:
     # sqrt.approx.f32 may be off by a relative 2^-23 (PTX ISA), the interpreter's is exact
     name = "high" if "+" in factor else "low"
-    mutant = Mutant(f"square_root_is_{name}", "distances.py", "tl.sqrt(hav) *", f"tl.sqrt(hav) * {factor} *")
+    mutant = Mutant(
+        "haversine", f"square_root_is_{name}", "distances.py", "tl.sqrt(hav) *", f"tl.sqrt(hav) * {factor} *"
+    )
     a, b = pairs_of_points("random", kernel_device, num_pairs=100_000)
     error = (distances_module(mutant, tmp_path).haversine_km(a, b).double().cpu() - exact_km(a, b)).abs()
     assert error.max() <= 0.004
