@@ -28,7 +28,7 @@ asan: $(VENV)/test
 	$(CXX) $(SANITIZE) -fPIC -shared -pthread csrc/region_build.cpp csrc/region_lookup.cpp -o build/region_index_asan.so
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0 GEOGRPO_REGION_LIBRARY=$(CURDIR)/build/region_index_asan.so \
-	$(BIN)/python -m pytest -q tests/regions/test_index*.py tests/regions/test_storage.py
+	$(BIN)/python -m pytest -q tests/regions/test_index*.py tests/regions/test_place_polygons.py tests/regions/test_storage.py
 
 # One stamp per extra: installed again only when what is installed changed.
 $(VENV)/%: pyproject.toml setup.py constraints.txt $(wildcard csrc/*)
