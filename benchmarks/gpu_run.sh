@@ -134,9 +134,7 @@ fi
 
 step "log-probs" 130 "${pytest[@]}" benchmarks/bench_logprobs.py
 step "policy loss, chunk sweep" 120 "${pytest[@]}" benchmarks/bench_policy_loss.py
-if [[ -f benchmarks/bench_distances.py ]]; then
-  step "distances" 40 "${pytest[@]}" benchmarks/bench_distances.py
-fi
+step "distances" 40 "${pytest[@]}" benchmarks/bench_distances.py
 
 say ""
 if [[ -f $result ]]; then
