@@ -4,15 +4,14 @@ A state is any division between country and city: ISO 3166-2's of every depth, a
 are the same state where the names agree. Shapes: P places.
 """
 
-import gc
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
+from geogrpo.regions.collection import no_garbage_collection
 from geogrpo.regions.names import sources
 from geogrpo.regions.names.aliases import CITY_ALIASES
 from geogrpo.regions.names.state_aliases import STATE_ALIASES
@@ -99,24 +98,12 @@ def load_tables() -> Tables:
     Raises:
         ValueError: when a library is missing.
     """
-    with _no_garbage_collection():
+    with no_garbage_collection():
         places = load_geonames()
         states = _iso_states()
         state, county = _place_states(places, states)
         countries = _countries(places, states)
         return Tables(countries, states, _cities(places, state, county, countries, states))
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    # millions of small objects and no cycles: collecting takes as long as building
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _countries(places: Places, states: States) -> dict[str, str]:

@@ -3,18 +3,17 @@
 Untrusted input: whatever the bytes are, the result is features or a ValueError.
 """
 
-import gc
 import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
+from geogrpo.regions.collection import no_garbage_collection
 from geogrpo.regions.sources.features import Columns, Features, crs_error, feature_label, is_wgs84_name, shown
 from geogrpo.regions.sources.rings import Rings, offsets
 
@@ -64,23 +63,11 @@ def _load(path: Path) -> object:
     if raw.startswith(b"version https://git-lfs"):
         raise ValueError(f"{path}: this is a Git LFS pointer, not the file it points to. Run: git lfs pull")
     try:
-        with _no_garbage_collection():
+        # Every coordinate pair is a new list: 548,471 vertices take 0.49 s with collection, 0.24 s without.
+        with no_garbage_collection():
             return json.loads(raw)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not valid JSON: {error}") from error
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    # Every coordinate pair is a new list and none is garbage: 548,471 vertices take 0.49 s with collection, 0.24 s
-    # without.
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _feature_list(file: str, document: object) -> list[dict]:
