@@ -65,6 +65,9 @@ BIEI = ("Japan", "Hokkaidō", "Biei Town")
         ("Lat. 48.85, Long. 2.35", PARIS),
         ("[Lat. 48.85, Long. 2.35]", PARIS),
         ("latitude 48.85 degrees north and longitude 2.35 degrees east", PARIS),
+        # The name's last word is no label of the line below
+        ("City: Silly-le-Long\nLatitude: 48.85\nLongitude: 2.35", PARIS),
+        ('{"city": "Silly-le-Long", "latitude": 48.85, "longitude": 2.35}', PARIS),
         ("**Latitude:** 48.85° N\n**Longitude:** 2.35° E", PARIS),
         ("lat=-33.9&lng=18.4", CAPE_TOWN),
         ("Latitude (decimal degrees): -33.9\nLongitude (decimal degrees): 18.4", CAPE_TOWN),

@@ -11,7 +11,8 @@ _SETTLEMENT = r"(?:nearest )?(?:city|town|village|place)"
 _OR = r" ?(?:/|or)? ?"
 LAT = r"lat(?:itude)?\.?"
 LON = r"(?:longitude|long|lon|lng)\.?"
-_THEN = r"\s?(?:[,;/|&_-]|and|then)?\s?"
+# Of one line: a name that ends in "Long" may stand above a latitude.
+_THEN = r"[^\S\n]?(?:[,;/|&_-]|and|then)?[^\S\n]?"
 LAT_THEN_LON, LON_THEN_LAT = f"{LAT}{_THEN}{LON}", f"{LON}{_THEN}{LAT}"
 _LABELS = {
     "country": r"country(?: ?name| ?(?:/|or) ?(?:region|territory))?",

@@ -72,9 +72,10 @@ def content_hash(tables: dict[str, Tensor], info: str) -> str:
     """SHA-256 over the metadata and over every table's name, dtype, shape and bytes."""
     digest = hashlib.sha256(f"{len(info.encode())} {info}\n".encode())
     for name in sorted(tables):
-        table = tables[name].contiguous()
+        table = tables[name]
         digest.update(f"{name} {table.dtype} {tuple(table.shape)}\n".encode())
-        digest.update(table.reshape(-1).view(torch.uint8).numpy().data)
+        # A copy, since a table of one element may have a stride that no view as bytes can have
+        digest.update(table.numpy().tobytes())
     return digest.hexdigest()
 
 

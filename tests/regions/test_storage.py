@@ -48,6 +48,17 @@ def write(path: Path, tables: dict[str, torch.Tensor], info: str | None = None) 
     return path
 
 
+def test_an_index_of_one_place_is_saved_and_read(tmp_path: Path) -> None:
+    index = RegionIndex.build(places=places_at((10.0, 20.0)))
+    index.save(tmp_path / "one.safetensors")
+    found = [
+        one.names(one.lookup(np.zeros((1, 2))).ids).tolist()
+        for one in (index, RegionIndex.load(tmp_path / "one.safetensors"))
+    ]
+    assert found[0] == found[1]
+    assert found[0][0][3] is not None
+
+
 def test_a_saved_index_answers_alike_and_remembers_its_sources(index: RegionIndex, tmp_path: Path) -> None:
     path = tmp_path / "index.safetensors"
     index.save(path)
