@@ -21,6 +21,7 @@ class Engine(Protocol):
         temperature: float,
         max_new_tokens: int,
         seeds: Sequence[tuple[int, ...]],
+        on_finished: Callable[[int, str], None] | None = None,
     ) -> Rollouts:
         """G completions of every prompt."""
 

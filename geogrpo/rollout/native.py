@@ -7,7 +7,7 @@ or on how many ranks there are.
 Shapes: P prompts, G group, V vocabulary, M max_new_tokens.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -40,6 +40,7 @@ class NativeEngine:
         temperature: float,
         max_new_tokens: int,
         seeds: Sequence[tuple[int, ...]],
+        on_finished: Callable[[int, str], None] | None = None,
     ) -> Rollouts:
         """G completions of every prompt. Every rank must call this, also without prompts.
 
@@ -48,6 +49,8 @@ class NativeEngine:
             temperature: of the softmax; 0 is greedy decoding, whose log-probs are those at temperature 1.
             max_new_tokens: longest completion, end token included.
             seeds: one per prompt; equal seeds and prompts give equal completions.
+            on_finished: called with the prompt's index in this call and the text of a completion, once for each, as
+                soon as it ends, while others still decode; at the end for those cut at the length limit.
         """
         was_training = policy.training
         policy.eval()
@@ -58,7 +61,7 @@ class NativeEngine:
                 policy.train(was_training)
                 return Rollouts([], [], [], [], [])
             token_ids, logprobs, lengths, finished = self._decode(
-                policy, prompts, group_size, temperature, max_new_tokens, seeds
+                policy, prompts, group_size, temperature, max_new_tokens, seeds, on_finished
             )
         policy.train(was_training)
         rows = range(len(prompts) * group_size)
@@ -80,6 +83,7 @@ class NativeEngine:
         temperature: float,
         max_new_tokens: int,
         seeds: Sequence[tuple[int, ...]],
+        on_finished: Callable[[int, str], None] | None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(P * G, M) token ids and log-probs, (P * G,) lengths and whether the end token came; all on the host."""
         device, eos = policy.device, self._processor.eos_token_id
@@ -100,11 +104,22 @@ class NativeEngine:
             token_ids[:, step] = torch.where(is_open, chosen, eos)
             logprobs[:, step] = logprob
             lengths += is_open
+            if on_finished is not None:
+                self._report(token_ids[:, : step + 1], is_open & (chosen == eos), group_size, on_finished)
             is_open &= chosen != eos
             if step + 1 == max_new_tokens or not is_open.any():
                 break
             logits = policy.decode(token_ids[:, step], next_position + step, layout)
+        if on_finished is not None:
+            self._report(token_ids, is_open, group_size, on_finished)
         return token_ids.cpu(), logprobs.cpu(), lengths.cpu(), ~is_open.cpu()
+
+    def _report(
+        self, token_ids: Tensor, is_over: Tensor, group_size: int, on_finished: Callable[[int, str], None]
+    ) -> None:
+        """Hand over the completions in the rows where is_over (P * G,); token_ids (P * G, length)."""
+        for row in is_over.nonzero().flatten().tolist():
+            on_finished(row // group_size, self._processor.decode(token_ids[row]))
 
 
 def _choose(logits: Tensor, temperature: float, uniform: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -72,13 +72,18 @@ def test_greedy_takes_the_likeliest_token(policy: Policy, processor: Processor, 
         assert tried[last.argmax()] == prefix[-1]
 
 
-def test_a_completion_ends_with_its_end_token_or_at_the_limit(
-    policy: Policy, processor: Processor, prompts: list[EncodedPrompt]
-) -> None:
+@pytest.fixture
+def ending_policy(policy: Policy, processor: Processor) -> Policy:
+    """Its end token is likely but not certain, so that both endings occur at temperature 3."""
     with torch.no_grad():
-        # An end token that is likely but not certain, so that both endings occur
         policy.model.lm_head.weight[processor.eos_token_id] *= 3.0
-    rollouts = sample(policy, processor, prompts, group_size=32, temperature=3.0)
+    return policy
+
+
+def test_a_completion_ends_with_its_end_token_or_at_the_limit(
+    ending_policy: Policy, processor: Processor, prompts: list[EncodedPrompt]
+) -> None:
+    rollouts = sample(ending_policy, processor, prompts, group_size=32, temperature=3.0)
     endings = set()
     for group, finished in zip(rollouts.token_ids, rollouts.is_finished, strict=True):
         for ids, is_finished in zip(group, finished, strict=True):
@@ -87,6 +92,52 @@ def test_a_completion_ends_with_its_end_token_or_at_the_limit(
             assert is_finished or len(ids) == 12
             endings.add(is_finished)
     assert endings == {True, False}
+
+
+def test_every_completion_is_handed_over_once_as_soon_as_it_ends(
+    ending_policy: Policy,
+    processor: Processor,
+    prompts: list[EncodedPrompt],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    decodes, handed_over = [], []
+    decode = ending_policy.decode
+    monkeypatch.setattr(ending_policy, "decode", lambda *arguments: decodes.append(1) or decode(*arguments))
+    rollouts = sample(
+        ending_policy,
+        processor,
+        prompts,
+        group_size=8,
+        temperature=3.0,
+        on_finished=lambda prompt, text: handed_over.append((prompt, text, len(decodes))),
+    )
+    # The first token comes from the prefill: one of length n is whole after n - 1 decoding steps.
+    expected = [
+        (prompt, text, len(ids) - 1)
+        for prompt, group in enumerate(rollouts.token_ids)
+        for ids, text in zip(group, rollouts.texts[prompt], strict=True)
+    ]
+    assert sorted(handed_over) == sorted(expected)
+    is_finished = [value for group in rollouts.is_finished for value in group]
+    assert {True, False} == set(is_finished)
+    assert len({steps for *_, steps in handed_over}) > 3
+    # Those cut at the limit come last, when all is over.
+    num_cut = len(is_finished) - sum(is_finished)
+    assert [steps for *_, steps in handed_over[-num_cut:]] == [11] * num_cut
+
+
+@pytest.mark.parametrize("temperature", [0.0, 3.0])
+def test_handing_completions_over_changes_none(
+    ending_policy: Policy, processor: Processor, prompts: list[EncodedPrompt], temperature: float
+) -> None:
+    silent = sample(ending_policy, processor, prompts, temperature=temperature)
+    watched = sample(
+        ending_policy, processor, prompts, temperature=temperature, on_finished=lambda prompt, text: torch.rand(1)
+    )
+    assert watched.texts == silent.texts
+    assert watched.is_finished == silent.is_finished
+    for field in ("token_ids", "logprobs"):
+        torch.testing.assert_close(getattr(watched, field), getattr(silent, field), rtol=0, atol=0)
 
 
 def test_tokens_follow_their_probabilities() -> None:
