@@ -90,6 +90,8 @@ class DataConfig:
     """JSONL file (jsonl) or folder (photos) to train on. Not used by blue_marble."""
     test_path: str | None = None
     """The same for held-out examples. None holds out whole 1-degree cells of `path`."""
+    grpo_path: str | None = None
+    """The same for stage 2, where it trains on other examples than stage 1, such as the hard ones. None: `path`."""
     test_fraction: float = 0.1
     """Share of 1-degree cells held out, in (0, 1)."""
     num_test: int = 1000
@@ -187,18 +189,64 @@ class SamplingConfig:
 
 
 @dataclass(frozen=True)
-class RewardConfig:
-    """Weighted sum of rewards, times a gate."""
+class JudgeConfig:
+    """The model that judged rewards (`localizability`) ask: behind a server, or in this process."""
 
-    weights: dict[str, float] = field(default_factory=lambda: {"multiscale": 1.0})
-    """Reward name (a key of geogrpo.rewards.REWARDS) to weight."""
-    gate: str | None = "format"
-    """A reward in {0, 1} that multiplies the sum. None turns the gate off."""
+    url: str | None = None
+    """Base URL of an OpenAI-compatible server that returns log-probs, such as http://localhost:8000/v1."""
+    model: str | None = None
+    """Its name on the server. None takes the one model served. Not used without url."""
+    path: str | None = None
+    """Folder or hub name of an image-text-to-text model to load in this process instead of a server."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """Environment variable that holds the server's key; a server without keys needs none."""
+    timeout_s: float = 60.0
+    """Seconds after which a request counts as failed."""
+    max_retries: int = 5
+    """Times that a failed request or a useless answer is asked for again, with growing pauses. 0: never."""
+    concurrency: int = 32
+    """Requests under way at once, per rank."""
+    batch_size: int = 8
+    """Completions judged together in this process."""
+    max_pixels: int = 1_003_520
+    """Larger images are reduced to this many pixels before the judge sees them (GLOBE's bound)."""
 
     def __post_init__(self) -> None:
-        _require(len(self.weights) > 0, "grpo.rewards.weights", self.weights, "at least one reward")
+        for name in ("timeout_s", "concurrency", "batch_size", "max_pixels"):
+            value = getattr(self, name)
+            _require(0 < value < math.inf, f"grpo.rewards.judge.{name}", value, "positive")
+        _require(self.max_retries >= 0, "grpo.rewards.judge.max_retries", self.max_retries, "0 or more")
+        if self.url is not None:
+            is_http = self.url.startswith(("http://", "https://"))
+            _require(is_http, "grpo.rewards.judge.url", self.url, "an http:// or https:// address")
+            _require(self.path is None, "grpo.rewards.judge.path", self.path, "None when a url is given")
+
+
+@dataclass(frozen=True)
+class RewardConfig:
+    """Weighted sum of rewards, times gates. By preset, or by weights."""
+
+    preset: str | None = None
+    """A key of geogrpo.rewards.PRESETS. None takes `weights`, or multiscale where there are none."""
+    weights: dict[str, float] = field(default_factory=dict)
+    """Reward name (a key of geogrpo.rewards.REWARDS) to weight. Empty takes the preset's."""
+    gates: list[str] | None = None
+    """Rewards in [0, 1] that multiply the sum. None: the preset's, and `format` with weights. []: none."""
+    aggregation: Literal["sum_then_normalize", "normalize_then_sum"] = "sum_then_normalize"
+    """Advantages of the weighted sum, or the weighted sum of each reward's own advantages (GDPO)."""
+    on_error: Literal["stop", "missing"] = "stop"
+    """A reward that raises or returns no finite number stops the run, or counts as missing for that completion."""
+    judge: JudgeConfig = field(default_factory=JudgeConfig)
+    """The model that judged rewards ask."""
+
+    def __post_init__(self) -> None:
         for name, weight in self.weights.items():
             _require(math.isfinite(weight), f"grpo.rewards.weights.{name}", weight, "finite")
+        if self.preset is not None and self.weights:
+            raise ValueError(
+                f"grpo.rewards.preset is {self.preset!r} and grpo.rewards.weights is {self.weights!r}: give one."
+                " `preset: null` or `weights: {}` takes the other back."
+            )
 
 
 @dataclass(frozen=True)
@@ -337,6 +385,8 @@ def load_config(recipe: str = "demo", overrides: Sequence[str] = ()) -> RunConfi
     path = recipe_path(recipe)
     values = _read_yaml(path)
     _check_keys(values, RunConfig, f"recipe {path}: ", "")
+    words = [_full_key(word) for word in overrides]
+    _let_rewards_be_chosen_anew(values, words)
     parser = ArgumentParser(exit_on_error=False, allow_abbrev=False)
     parser.add_class_arguments(RunConfig)
     try:
@@ -344,11 +394,26 @@ def load_config(recipe: str = "demo", overrides: Sequence[str] = ()) -> RunConfi
     except (ArgumentError, TypeError) as error:
         raise ValueError(f"recipe {path}: {error}") from error
     try:
-        created = parser.instantiate(parser.parse_args(list(overrides), namespace=from_recipe))
+        created = parser.instantiate(parser.parse_args(words, namespace=from_recipe))
     except (ArgumentError, TypeError) as error:
         unknown = re.search(r"unrecognized arguments: --([^ =]+)", str(error))
         raise ValueError(f"command line: {error}{_hint(unknown.group(1)) if unknown else ''}") from error
     return RunConfig(**{key: created[key] for key in (f.name for f in dataclasses.fields(RunConfig))})
+
+
+def _full_key(word: str) -> str:
+    """`--rewards.preset` is short for `--grpo.rewards.preset`; so are the other sections that only stage 2 has."""
+    return re.sub(r"^--(sampling|rewards|loss)\.", r"--grpo.\1.", word)
+
+
+def _let_rewards_be_chosen_anew(values: dict, words: Sequence[str]) -> None:
+    """A preset on the command line replaces a recipe's weights and gates, and weights there replace its preset."""
+    rewards = values.get("grpo", {}).get("rewards", {})
+    if any(word.startswith("--grpo.rewards.preset") for word in words):
+        rewards.pop("weights", None)
+        rewards.pop("gates", None)
+    elif any(word.startswith("--grpo.rewards.weights") for word in words):
+        rewards.pop("preset", None)
 
 
 def _read_yaml(path: Path) -> dict:

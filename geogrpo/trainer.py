@@ -21,7 +21,7 @@ import torch
 from geogrpo_kernels import PolicyLoss, PolicyObjective
 from torch import Tensor
 
-from geogrpo.advantages import group_advantages, has_signal
+from geogrpo.advantages import decoupled_advantages, group_advantages, has_signal
 from geogrpo.checkpoint import Progress
 from geogrpo.config import GRPOConfig
 from geogrpo.data.loader import Batch, load_batches
@@ -40,7 +40,7 @@ from geogrpo.optimization import (
 from geogrpo.policy.model import Policy
 from geogrpo.policy.packing import Group
 from geogrpo.policy.processing import Processor
-from geogrpo.rewards import Reward, Scores, find_rewards, score
+from geogrpo.rewards import Reward, Scores, check_columns, find_rewards, score
 from geogrpo.rollout import Engine, make_engine
 from geogrpo.seeds import Stream, stream_seed
 from geogrpo.types import Example, PackedBatch, Rollouts
@@ -94,22 +94,25 @@ def train_grpo(
     progress = progress or Progress(stage="grpo")
     engine = make_engine(config.sampling.engine, processor)
     chosen_rewards, loss_function = find_rewards(config.rewards, rewards), find_loss(config.loss.name)
+    if len(examples):
+        check_columns(chosen_rewards, examples[0])
     dummy = processor.dummy_group()
     steps, per_step = range(progress.step, config.steps), config.prompts_per_step
     counter = StepCounter(progress, num_examples=len(examples), per_step=per_step, num_steps=config.steps)
     batches = load_batches(examples, processor.encode_prompt, per_step=per_step, seed=seed, steps=steps)
     for step, batch in zip(steps, batches, strict=True):
         started = time.perf_counter()
-        rollouts = _sample(engine, policy, batch, config, seed, step)
-        sampling_s = time.perf_counter() - started
+        rollouts = _sample(engine, policy, batch, config, seed, step, chosen_rewards)
+        sampled = time.perf_counter()
         scores = score(rollouts, chosen_rewards, config.rewards)
-        advantages = _advantages_over_ranks(scores.total, config)
+        seconds = {"sampling_s": sampled - started, "reward_s": time.perf_counter() - sampled}
+        advantages = _advantages_over_ranks(scores, config)
         set_learning_rate(optimizer, step, config.steps, config.optimizer)
         num_tokens = num_tokens_of_all_ranks(rollouts.token_ids)
         result = update(
             policy,
             optimizer,
-            *_groups_and_objective(rollouts, scores.total, advantages, config, loss_function),
+            *_groups_and_objective(rollouts, advantages, config, loss_function),
             dummy=dummy,
             reference=reference if config.loss.beta > 0 else None,
             num_valid_tokens=num_tokens,
@@ -121,12 +124,27 @@ def train_grpo(
         counted = counter.finish_step(
             num_tokens=num_tokens, skipped=batch.skipped, seconds=time.perf_counter() - started
         )
-        metrics = _step_metrics(completions, config.group_size, result) | counted
-        metrics |= {"learning_rate": optimizer.param_groups[0]["lr"], "sampling_s": sampling_s}
+        metrics = _step_metrics(completions, config.group_size, result) | counted | seconds
+        metrics |= {"learning_rate": optimizer.param_groups[0]["lr"], **_num_failed(scores)}
         on_step(StepRecord(progress.step, metrics, completions))
 
 
-def _sample(engine: Engine, policy: Policy, batch: Batch, config: GRPOConfig, seed: int, step: int) -> Rollouts:
+def _sample(
+    engine: Engine,
+    policy: Policy,
+    batch: Batch,
+    config: GRPOConfig,
+    seed: int,
+    step: int,
+    rewards: Mapping[str, Reward],
+) -> Rollouts:
+    """Sample, and let rewards that wait for a server start on each completion as soon as it is there."""
+    starters = [reward.start for reward in rewards.values() if hasattr(reward, "start")]
+
+    def start(prompt: int, completion: str) -> None:
+        for starter in starters:
+            starter(batch.prompts[prompt].example, completion)
+
     return engine.sample(
         policy,
         batch.prompts,
@@ -134,26 +152,44 @@ def _sample(engine: Engine, policy: Policy, batch: Batch, config: GRPOConfig, se
         temperature=config.sampling.temperature,
         max_new_tokens=config.sampling.max_new_tokens,
         seeds=[stream_seed(seed, Stream.SAMPLING, step, position) for position in batch.positions],
+        on_finished=start if starters else None,
     )
 
 
-def _advantages_over_ranks(rewards: Tensor, config: GRPOConfig) -> Tensor:
+def _advantages_over_ranks(scores: Scores, config: GRPOConfig) -> Tensor:
     """This rank's (P, G) advantages; a deviation over the step is taken over all ranks."""
-    per_rank = all_gather_list([rewards])
+    num_prompts = len(scores.total)
+    # (P, K, G): prompts first, to be put together over ranks
+    is_decoupled = config.rewards.aggregation == "normalize_then_sum"
+    mine = scores.terms.transpose(0, 1) if is_decoupled else scores.total
+    per_rank = all_gather_list([mine])
     offset = sum(len(part) for part in per_rank[: rank()])
     # A rank whose images were all unreadable has no groups, and no group size either.
-    everything = torch.cat([part for part in per_rank if len(part)] or [rewards])
-    return group_advantages(everything, config.advantage_scale)[offset : offset + len(rewards)]
+    everything = torch.cat([part for part in per_rank if len(part)] or [mine])
+    if is_decoupled:
+        advantages = decoupled_advantages(everything.transpose(0, 1), scores.term_weights, config.advantage_scale)
+    else:
+        advantages = group_advantages(everything, config.advantage_scale)
+    return advantages[offset : offset + num_prompts]
+
+
+def _num_failed(scores: Scores) -> dict[str, int]:
+    """Completions of all ranks for which a reward failed and counts as missing; empty where that would stop."""
+    if not scores.num_failed:
+        return {}
+    per_rank = all_gather_list([scores.num_failed])
+    return {f"rewards/{name}/num_failed": sum(failed[name] for failed in per_rank) for name in scores.num_failed}
 
 
 def _groups_and_objective(
-    rollouts: Rollouts, rewards: Tensor, advantages: Tensor, config: GRPOConfig, loss_function: LossFunction
+    rollouts: Rollouts, advantages: Tensor, config: GRPOConfig, loss_function: LossFunction
 ) -> tuple[list[Group], RowObjective, RowMetrics]:
     """The groups that have a gradient, what is minimised over them, and what is reported.
 
-    Those are the groups with a signal, or all of them when a KL pulls on every token.
+    Those are the groups with advantages other than 0, or all of them when a KL pulls on every token.
     """
-    chosen = torch.arange(len(rewards)) if config.loss.beta > 0 else has_signal(rewards).nonzero().flatten()
+    has_advantage = torch.full((len(advantages),), True) if config.loss.beta > 0 else advantages.any(-1)
+    chosen = has_advantage.nonzero().flatten()
     groups = [Group(rollouts.prompts[i], rollouts.token_ids[i]) for i in chosen.tolist()]
 
     def objective(

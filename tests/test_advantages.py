@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from geogrpo.advantages import EPSILON, group_advantages, has_signal
+from geogrpo.advantages import EPSILON, decoupled_advantages, group_advantages, has_signal
 
 EPS = torch.finfo(torch.float32).eps
 # A mean in float64 is off by some eps; at worst EPSILON alone divides it.
@@ -153,3 +153,46 @@ def test_rewards_of_another_shape_are_rejected(shape: tuple[int, ...]) -> None:
 def test_an_unknown_scale_is_rejected() -> None:
     with pytest.raises(ValueError, match=r"scale must be group, batch or none, got 'std'"):
         group_advantages(torch.zeros(2, 2), "std")
+
+
+def test_decoupled_advantages_by_hand() -> None:
+    rewards = torch.tensor([[[0.0, 0.0, 1.0, 1.0]], [[0.0, 10.0, 0.0, 10.0]]], dtype=torch.float64)
+    found = decoupled_advantages(rewards, torch.tensor([1.0, 1.0]))
+    # Each reward alone is -1 or 1 times its own scale, so the tens weigh no more than the ones; then over the step.
+    assert found == pytest.approx(torch.tensor([[-1.0, 0.0, 0.0, 1.0]]) * 1.5**0.5, abs=1e-3)
+    assert decoupled_advantages(rewards, torch.tensor([1.0, 0.0]))[0].tolist() == pytest.approx(
+        [-(0.75**0.5), -(0.75**0.5), 0.75**0.5, 0.75**0.5], abs=1e-3
+    )
+
+
+def test_rewards_that_cancel_in_the_sum_still_give_a_decoupled_signal() -> None:
+    rewards = torch.tensor([[[0.0, 0.5, 1.0]], [[1.0, 0.5, 0.0]]], dtype=torch.float64)
+    weights = torch.tensor([1.0, 1.0])
+    assert not has_signal(rewards.sum(0)).any()
+    assert decoupled_advantages(rewards, torch.tensor([2.0, 1.0])).any()
+    # With equal weights there is nothing to tell them apart by either.
+    assert decoupled_advantages(rewards, weights).abs().max() < 1e-12
+
+
+@given(rewards=REWARDS, scale=st.sampled_from(SCALES), weight=st.floats(0.1, 10))
+def test_a_weight_on_the_only_reward_does_not_change_decoupled_advantages(
+    rewards: torch.Tensor, scale: str, weight: float
+) -> None:
+    # The step's deviation takes it out, but for the small constant that keeps a division by 0 away.
+    one, many = (decoupled_advantages(rewards[None], torch.tensor([w]), scale) for w in (1.0, weight))
+    if one.numel() > 1 and one.std() > 0.5:
+        assert many == pytest.approx(one, rel=0.02, abs=1e-9)
+
+
+@given(rewards=REWARDS, scale=st.sampled_from(SCALES))
+def test_decoupled_advantages_sum_to_zero_and_are_exactly_zero_without_a_signal(
+    rewards: torch.Tensor, scale: str
+) -> None:
+    found = decoupled_advantages(torch.stack([rewards, -2 * rewards]), torch.tensor([1.0, 0.5]), scale)
+    # G numbers of float32, each off by its own rounding, and the division by a deviation of up to 1 / EPSILON
+    assert torch.all(found.sum(-1).abs() <= found.shape[-1] * EPS * (found.abs().max() + 1 / EPSILON * EPS))
+    assert not found[~has_signal(rewards)].any()
+
+
+def test_no_groups_have_no_decoupled_advantages() -> None:
+    assert decoupled_advantages(torch.zeros(2, 0, 0), torch.ones(2)).shape == (0, 0)

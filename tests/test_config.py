@@ -68,8 +68,8 @@ def test_sections_are_dataclasses_of_their_own_types() -> None:
 
 
 def test_weights_of_a_recipe_replace_the_default_ones(tmp_path: Path) -> None:
-    path = recipe(tmp_path, "grpo:\n  rewards:\n    weights: {geor_paper: 1, format: 0.5}\n    gate: null\n")
-    assert load_config(path).grpo.rewards == RewardConfig({"geor_paper": 1.0, "format": 0.5}, gate=None)
+    path = recipe(tmp_path, "grpo:\n  rewards:\n    weights: {geor_paper: 1, format: 0.5}\n    gates: []\n")
+    assert load_config(path).grpo.rewards == RewardConfig(weights={"geor_paper": 1.0, "format": 0.5}, gates=[])
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,6 @@ def test_a_value_of_the_wrong_type_is_rejected_by_its_key(tmp_path: Path, key: s
         ("grpo.loss.clip_low", "-0.1", "between 0 and 1, got -0.1."),
         ("grpo.loss.clip_high", "-0.1", "0 or more, got -0.1."),
         ("grpo.loss.beta", "-0.1", "0 or more, got -0.1."),
-        ("grpo.rewards.weights", "{}", "at least one reward, got {}."),
         ("supervised.steps", "-1", "0 or more, got -1."),
         ("supervised.examples_per_step", "0", "positive, got 0."),
         ("data.test_fraction", "0", "between 0 and 1, got 0.0."),
@@ -240,7 +239,7 @@ def test_a_value_of_an_optimizer_is_rejected_by_the_key_of_its_stage(tmp_path: P
         ("evaluation.bootstrap_samples", "100", 100),
         ("model.path", "null", None),
         ("model.max_pixels", "null", None),
-        ("grpo.rewards.gate", "null", None),
+        ("grpo.rewards.gates", "[]", []),
     ],
 )
 def test_a_value_at_the_edge_of_its_range_is_accepted(key: str, value: str, expected: object) -> None:
@@ -306,7 +305,7 @@ def test_a_saved_configuration_is_read_back_equal(tmp_path: Path) -> None:
             steps=3,
             advantage_scale="none",
             sampling=SamplingConfig(temperature=0.1),
-            rewards=RewardConfig({"geor_code": 0.25, "mine": -2.0}, gate=None),
+            rewards=RewardConfig(weights={"geor_code": 0.25, "mine": -2.0}, gates=[]),
             loss=LossConfig(clip_high=0.28, beta=1e-3),
             optimizer=OptimizerConfig(lr=3e-7),
         ),
@@ -321,11 +320,48 @@ def test_differences_are_named_by_their_full_keys() -> None:
     given = dataclasses.replace(
         saved,
         seed=2,
-        grpo=GRPOConfig(rewards=RewardConfig({"multiscale": 1.0, "format": 0.5}), loss=LossConfig(beta=0.5)),
+        grpo=GRPOConfig(rewards=RewardConfig(weights={"multiscale": 1.0, "format": 0.5}), loss=LossConfig(beta=0.5)),
     )
     assert config_differences(saved, saved) == {}
     assert config_differences(saved, given) == {
         "seed": (0, 2),
-        "grpo.rewards.weights": ({"multiscale": 1.0}, {"multiscale": 1.0, "format": 0.5}),
+        "grpo.rewards.weights": ({}, {"multiscale": 1.0, "format": 0.5}),
         "grpo.loss.beta": (0.0, 0.5),
     }
+
+
+def test_the_sections_of_stage_2_have_short_names_on_the_command_line() -> None:
+    short = ["--rewards.preset", "twm", "--sampling.temperature=0.5", "--loss.beta", "0.1"]
+    long = ["--grpo.rewards.preset", "twm", "--grpo.sampling.temperature=0.5", "--grpo.loss.beta", "0.1"]
+    assert load_config("demo", short) == load_config("demo", long)
+    assert load_config("demo", short).grpo.rewards.preset == "twm"
+
+
+@pytest.mark.parametrize("written", ["preset: geor_paper", "weights: {gre: 1.0}\n    gates: []"])
+def test_rewards_chosen_on_the_command_line_replace_the_recipes(tmp_path: Path, written: str) -> None:
+    path = recipe(tmp_path, f"grpo:\n  rewards:\n    {written}\n")
+    assert load_config(path, ["--rewards.preset", "twm"]).grpo.rewards == RewardConfig(preset="twm")
+    chosen = load_config(path, ["--grpo.rewards.weights={multiscale: 2.0}"]).grpo.rewards
+    assert (chosen.preset, chosen.weights) == (None, {"multiscale": 2.0})
+
+
+def test_a_preset_and_weights_in_one_recipe_are_refused(tmp_path: Path) -> None:
+    path = recipe(tmp_path, "grpo:\n  rewards:\n    preset: twm\n    weights: {gre: 1.0}\n")
+    with pytest.raises(ValueError, match="grpo.rewards.preset is 'twm' and grpo.rewards.weights is .*: give one"):
+        load_config(path)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--rewards.judge.url=ftp://x"], "grpo.rewards.judge.url must be an http:// or https:// address"),
+        (["--rewards.judge.url=http://x", "--rewards.judge.path=y"], "grpo.rewards.judge.path must be None when"),
+        (["--rewards.judge.timeout_s=0"], "grpo.rewards.judge.timeout_s must be positive"),
+        (["--rewards.judge.max_retries=-1"], "grpo.rewards.judge.max_retries must be 0 or more"),
+        (["--rewards.on_error=ignore"], "on_error"),
+        (["--rewards.presett=twm"], "Did you mean 'grpo.rewards.preset'?"),
+    ],
+)
+def test_options_of_rewards_are_checked(words: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        load_config("demo", words)

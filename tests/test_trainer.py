@@ -15,6 +15,7 @@ from geogrpo.data.loader import step_indices
 from geogrpo.distributed import load_sharded
 from geogrpo.policy.model import Policy
 from geogrpo.policy.processing import Processor
+from geogrpo.rewards import PRESETS, resolve_preset
 from geogrpo.trainer import StepRecord, train_grpo
 from geogrpo.types import Example
 
@@ -23,7 +24,7 @@ CONFIG = GRPOConfig(
     prompts_per_step=4,
     group_size=8,
     sampling=SamplingConfig(max_new_tokens=30),
-    rewards=RewardConfig(weights={"custom": 1.0}, gate=None),
+    rewards=RewardConfig(weights={"custom": 1.0}, gates=[]),
     optimizer=OptimizerConfig(lr=1e-3),
 )
 
@@ -147,3 +148,88 @@ def test_training_goes_on_from_its_progress(model: tuple[Policy, Processor], exa
     assert [record.step for record in seen] == [4, 5]
     assert progress.step == 5
     assert math.isfinite(seen[-1].metrics["loss"])
+
+
+@pytest.mark.parametrize("preset", sorted(set(PRESETS) - {"globe_code", "globe_paper"}))
+def test_every_preset_without_a_judge_trains(
+    model: tuple[Policy, Processor], examples: list[Example], preset: str
+) -> None:
+    shown = [dataclasses.replace(example, columns={"entities": ["palm"]}) for example in examples]
+    rewards = RewardConfig(preset=preset)
+    (record,) = train(model, shown, constant, rewards=rewards)
+    expected = resolve_preset(rewards)
+    assert set(record.completions[0]["rewards"]) == {*expected.weights, *expected.gates}
+    assert math.isfinite(record.metrics["reward"])
+    assert record.metrics["reward_s"] > 0
+
+
+def test_each_rewards_own_advantages_are_summed_where_so_configured(
+    model: tuple[Policy, Processor], examples: list[Example]
+) -> None:
+    def tiny_but_loud(prompts: list[str], completions: list[str], **_: Any) -> list[float]:
+        return [1e-3 * (i % 2) for i in range(len(completions))]
+
+    weights = {"custom": 1.0, "format": 1.0}
+    metrics = {}
+    for aggregation in ("sum_then_normalize", "normalize_then_sum"):
+        rewards = RewardConfig(weights=weights, gates=[], aggregation=aggregation)
+        (record,) = train(model, examples, tiny_but_loud, rewards=rewards, optimizer=OptimizerConfig(lr=0.0))
+        group = [c for c in record.completions if c["id"] == record.completions[0]["id"]]
+        metrics[aggregation] = [
+            (c["advantage"], c["rewards"]["format"], c["rewards"]["custom"]) for c in record.completions
+        ]
+        assert len(group) == 8
+    # Among completions of one form the small reward decides: by a hair in the sum, by as much as the form when apart
+    gaps = {name: _gap_by_parity(values) for name, values in metrics.items()}
+    assert gaps["normalize_then_sum"] > 100 * gaps["sum_then_normalize"] > 0
+
+
+def _gap_by_parity(values: list[tuple[float, float, float]]) -> float:
+    """Mean advantage of what the small reward likes less that of the rest, in groups where the form differs."""
+    gaps = []
+    for start in range(0, len(values), 8):
+        group = values[start : start + 8]
+        if len({form for _, form, _ in group}) == 2:
+            for form in (0.0, 1.0):
+                liked = [a for a, f, small in group if f == form and small > 0]
+                rest = [a for a, f, small in group if f == form and small == 0]
+                if liked and rest:
+                    gaps.append(sum(liked) / len(liked) - sum(rest) / len(rest))
+    return sum(gaps) / len(gaps)
+
+
+def test_a_missing_column_stops_before_the_first_step(model: tuple[Policy, Processor], examples: list[Example]) -> None:
+    with pytest.raises(ValueError, match="reward 'visual_recall' needs the column 'entities'"):
+        train(model, examples, constant, rewards=RewardConfig(preset="globe_two_rewards"))
+
+
+def test_a_reward_may_start_while_others_are_still_sampled(
+    model: tuple[Policy, Processor], examples: list[Example]
+) -> None:
+    class Early:
+        """Notes what it was started with."""
+
+        def __init__(self) -> None:
+            self.started: list[tuple[str, str]] = []
+
+        def start(self, example: Example, completion: str) -> None:
+            self.started.append((example.id, completion))
+
+        def __call__(self, prompts: list[str], completions: list[str], *, example: list, **_: Any) -> list[float]:
+            asked = [(one.id, text) for one, text in zip(example, completions, strict=True)]
+            assert sorted(self.started) == sorted(asked)
+            return [float(len(text)) for text in completions]
+
+    early = Early()
+    train(model, examples, early)
+    assert len(early.started) == 32
+
+
+def test_failures_are_counted_where_they_do_not_stop(model: tuple[Policy, Processor], examples: list[Example]) -> None:
+    def wild(prompts: list[str], completions: list[str], **_: Any) -> list[float]:
+        return [math.nan if i == 3 else 1.0 for i in range(len(completions))]
+
+    rewards = RewardConfig(weights={"custom": 1.0}, gates=[], on_error="missing")
+    (record,) = train(model, examples, wild, rewards=rewards)
+    assert record.metrics["rewards/custom/num_failed"] == 1
+    assert record.completions[3]["rewards"]["custom"] is None

@@ -123,6 +123,24 @@ def lookup_table(
     return LookupReport(num_rows, num_without, num_near_coast, num_nowhere, num_far, lookup_s, index.info.attributions)
 
 
+def read_points(path: Path) -> np.ndarray:
+    """(N, 2) degrees: the coordinates of a table's rows, without the rows that have none.
+
+    Raises:
+        ValueError: naming the file, and the row where there is one, when it cannot be read or no row has coordinates.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file.")
+    with closing(table_format(path).read(path, Wanted(None, None, (), "csv"))) as reader:
+        points = np.concatenate([np.empty((0, 2)), *(chunk.latlon_deg for chunk in reader.chunks(CHUNK_ROWS))])
+    points = points[~np.isnan(points).any(axis=1)]
+    if len(points) == 0:
+        raise ValueError(f"{path}: no row has coordinates.")
+    is_far = np.abs(points[:, 1]) > 180
+    points[is_far, 1] = (points[is_far, 1] + 180) % 360 - 180
+    return points
+
+
 def _region_columns(index: RegionIndex, latlon_deg: np.ndarray, prefix: str) -> tuple[dict[str, list], list[int]]:
     """(N,) values of each new column; numbers of rows as LookupReport has them first."""
     found = index.lookup(latlon_deg)

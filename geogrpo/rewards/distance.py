@@ -4,15 +4,28 @@ Every function maps kilometres to [0, 1]; NaN (no usable coordinates) earns 0.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
-from geogrpo_kernels import DISTANCE_REWARDS, EARTH_RADIUS_KM, DistanceReward, distance_reward
+from geogrpo_kernels import DISTANCE_REWARDS, EARTH_RADIUS_KM, DistanceReward, distance_reward, haversine_km
 from torch import Tensor
 
 THRESHOLDS = DistanceReward("threshold", (1.0, 25.0, 200.0, 750.0, 2500.0))
 GEOSCORE = DistanceReward("exponential", (1492.7,))
 THINKING_WITH_MAP_STEPS = ((0.5, 1.0), (2.0, 0.8), (10.0, 0.6), (25.0, 0.4), (200.0, 0.2), (750.0, 0.1))
 """Below so many km, so much."""
+
+
+def distances_km(
+    a_latlon_deg: Sequence[tuple[float, float] | None], b_latlon_deg: Sequence[tuple[float, float] | None]
+) -> Tensor:
+    """(N,) float64 km between N pairs of points, NaN where one of the two is None."""
+    nowhere = (math.nan, math.nan)
+    a, b = (
+        torch.tensor([point or nowhere for point in points], dtype=torch.float64).view(-1, 2)
+        for points in (a_latlon_deg, b_latlon_deg)
+    )
+    return haversine_km(a, b)
 
 
 def multiscale(distance_km: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ def named_region(
     """Share of country, state and city named rightly, in any language; None for an example without a country."""
     truth = np.array([country, state, city], dtype=object).T.reshape(-1, len(LEVELS))
     is_given = truth.astype(bool)
-    earned = _chain(_is_same(_names(prediction), truth), is_given)
+    earned = _chain(is_same(names_of(prediction), truth), is_given)
     return [float(value) if given else None for value, given in zip(earned, is_given[:, 0], strict=True)]
 
 
@@ -55,9 +55,9 @@ def consistency(
     found, truth = (_regions(index, points) for points in ([p.latlon_deg for p in prediction], latlon_deg))
     # No county is named.
     names_there = index.names(np.insert(found, 2, -1, axis=1))[:, [0, 1, 3]]
-    named = _names(prediction)
+    named = names_of(prediction)
     is_named = named.astype(bool)
-    share = (_is_same(named, names_there) & is_named).sum(1) / is_named.sum(1).clip(min=1)
+    share = (is_same(named, names_there) & is_named).sum(1) / is_named.sum(1).clip(min=1)
     is_right_country = (found[:, 0] == truth[:, 0]) & (found[:, 0] >= 0)
     return np.where(is_right_country, share, 0.0).tolist()
 
@@ -68,13 +68,13 @@ def _regions(index: RegionIndex, points: list) -> np.ndarray:
     return index.lookup(latlon_deg).ids[:, [0, 1, 3]]
 
 
-def _names(prediction: list[Prediction]) -> np.ndarray:
+def names_of(prediction: list[Prediction]) -> np.ndarray:
     """(N, 3) names of country, state and city; None where there is none."""
-    rows = [[p.country, p.state, p.city] for p in prediction]
-    return np.array(rows, dtype=object).reshape(-1, len(LEVELS))
+    columns = [[p.country for p in prediction], [p.state for p in prediction], [p.city for p in prediction]]
+    return np.array(columns, dtype=object).reshape(len(LEVELS), -1).T
 
 
-def _is_same(named: np.ndarray, names: np.ndarray) -> np.ndarray:
+def is_same(named: np.ndarray, names: np.ndarray) -> np.ndarray:
     """(N, 3) bool: two names mean the same place; states and cities are those in the country of `names`."""
     countries = names[:, 0].tolist()
     columns = [

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from geogrpo.config import RewardConfig
-from geogrpo.rewards import REWARDS, Scores, distances_km, find_rewards, score
+from geogrpo.rewards import REWARDS, Scores, check_columns, distances_km, find_rewards, score
+from geogrpo.rewards.judge import JudgeError
 from geogrpo.types import EncodedPrompt, Example, Prediction, Rollouts
 
 QUARTER_KM = math.pi * 6371.0088 / 2
@@ -48,7 +49,7 @@ def test_the_total_is_the_weighted_sum_times_the_gate(one_group: Rollouts) -> No
         "length": lambda prompts, completions, **_: [float(len(text)) for text in completions],
         "is_short": lambda prompts, completions, **_: [float(len(text) < 9) for text in completions],
     }
-    config = RewardConfig(weights={"geor_paper": 2.0, "length": 0.5}, gate="is_short")
+    config = RewardConfig(weights={"geor_paper": 2.0, "length": 0.5}, gates=["is_short"])
     scores = score_with(config, one_group, **custom)
     # A quarter of the way round is 10,007.6 km: on the last piece, from 0.2 at 2500 to 0 at 20000.
     quarter = 0.2 * (20000 - QUARTER_KM) / 17500
@@ -60,7 +61,7 @@ def test_the_total_is_the_weighted_sum_times_the_gate(one_group: Rollouts) -> No
 
 
 def test_without_a_gate_the_sum_is_the_total(one_group: Rollouts) -> None:
-    config = RewardConfig(weights={"one": 3.0}, gate=None)
+    config = RewardConfig(weights={"one": 3.0}, gates=[])
     scores = score_with(config, one_group, one=lambda prompts, completions, **_: [1.0] * 4)
     assert scores.total.tolist() == [[3.0] * 4]
     assert list(scores.components) == ["one"]
@@ -68,18 +69,18 @@ def test_without_a_gate_the_sum_is_the_total(one_group: Rollouts) -> None:
 
 def test_the_format_reward_is_1_for_exactly_one_usable_pair() -> None:
     group = rollouts([example("a")], [["(0, 0)", "(91, 0)", "(0, 0) (0, 0)", ""]])
-    scores = score_with(RewardConfig(weights={"format": 1.0}, gate=None), group)
+    scores = score_with(RewardConfig(weights={"format": 1.0}, gates=[]), group)
     assert scores.total.tolist() == [[1.0, 0.0, 0.0, 0.0]]
 
 
 def test_a_reward_may_be_its_own_gate(one_group: Rollouts) -> None:
-    config = RewardConfig(weights={"third": 1.0}, gate="third")
+    config = RewardConfig(weights={"third": 1.0}, gates=["third"])
     scores = score_with(config, one_group, third=lambda prompts, completions, **_: [0.5] * 4)
     assert scores.total.tolist() == [[0.25] * 4]
 
 
 def test_none_does_not_count_and_is_logged_as_nan(one_group: Rollouts) -> None:
-    config = RewardConfig(weights={"sometimes": 4.0, "always": 1.0}, gate=None)
+    config = RewardConfig(weights={"sometimes": 4.0, "always": 1.0}, gates=[])
     scores = score_with(
         config,
         one_group,
@@ -91,7 +92,7 @@ def test_none_does_not_count_and_is_logged_as_nan(one_group: Rollouts) -> None:
 
 
 def test_none_from_the_gate_closes_it(one_group: Rollouts) -> None:
-    config = RewardConfig(weights={"one": 1.0}, gate="gate")
+    config = RewardConfig(weights={"one": 1.0}, gates=["gate"])
     scores = score_with(
         config,
         one_group,
@@ -122,10 +123,11 @@ def test_a_custom_reward_gets_whole_columns_one_entry_per_completion() -> None:
         seen.update(columns, prompts=prompts, completions=completions)
         return [1.0, 2.0, 3.0, 4.0]
 
-    scores = score_with(RewardConfig(weights={"spy": 1.0}, gate=None), rollouts(examples, texts), spy=spy)
+    scores = score_with(RewardConfig(weights={"spy": 1.0}, gates=[]), rollouts(examples, texts), spy=spy)
     assert scores.total.tolist() == [[1.0, 2.0], [3.0, 4.0]]
     distances = seen.pop("distance_km")
     assert [math.isnan(d) for d in distances] == [False, True, False, False]
+    assert seen.pop("example") == [examples[0], examples[0], examples[1], examples[1]]
     assert seen == {
         "prompts": ["where is a?", "where is a?", "where is b?", "where is b?"],
         "completions": ["(0, 0)", "none", "Country: X\n(5, 6)", "(7, 8)"],
@@ -156,7 +158,7 @@ def test_a_column_of_the_examples_never_replaces_what_every_reward_gets(name: st
         return [1.0]
 
     group = rollouts([example("a", ORIGIN, {name: "mine"})], [["(0, 0)"]])
-    score_with(RewardConfig(weights={"spy": 1.0}, gate=None), group, spy=spy)
+    score_with(RewardConfig(weights={"spy": 1.0}, gates=[]), group, spy=spy)
     assert seen["prompts"] == ["where is a?"]
     assert seen["completions"] == ["(0, 0)"]
     assert seen["distance_km"] == [0.0]
@@ -172,7 +174,7 @@ def test_any_other_column_is_passed_by_its_name(name: str) -> None:
         return [1.0, 1.0]
 
     group = rollouts([example("a", ORIGIN, {name: "mine"})], [["(0, 0)", ""]])
-    score_with(RewardConfig(weights={"spy": 1.0}, gate=None), group, spy=spy)
+    score_with(RewardConfig(weights={"spy": 1.0}, gates=[]), group, spy=spy)
     assert seen == [["mine", "mine"]]
 
 
@@ -184,28 +186,31 @@ def test_no_rollouts_score_nothing() -> None:
 
 @pytest.mark.parametrize("values", [[1.0] * 3, [1.0] * 5, []])
 def test_a_wrong_number_of_values_is_rejected_by_the_rewards_name(one_group: Rollouts, values: list[float]) -> None:
-    config = RewardConfig(weights={"lazy": 1.0}, gate=None)
+    config = RewardConfig(weights={"lazy": 1.0}, gates=[])
     with pytest.raises(ValueError, match=rf"reward 'lazy' must return 4 values, one per completion, got {len(values)}"):
         score_with(config, one_group, lazy=lambda prompts, completions, **_: values)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_value_that_is_not_finite_is_rejected_by_the_rewards_name(one_group: Rollouts, value: float) -> None:
-    config = RewardConfig(weights={"wild": 1.0}, gate=None)
-    with pytest.raises(ValueError, match=rf"reward 'wild' returned {value}; return a finite number, or None"):
+    config = RewardConfig(weights={"wild": 1.0}, gates=[])
+    with pytest.raises(
+        ValueError,
+        match=rf"reward 'wild' returned {value} for a completion of example 'a', '.0, 90.'; return a finite",
+    ):
         score_with(config, one_group, wild=lambda prompts, completions, **_: [0.0, value, 0.0, 0.0])
 
 
 @pytest.mark.parametrize("values", [None, 1.0, "1111"])
 def test_a_reward_that_returns_no_list_is_rejected_by_its_name(one_group: Rollouts, values: Any) -> None:
-    config = RewardConfig(weights={"shy": 1.0}, gate=None)
+    config = RewardConfig(weights={"shy": 1.0}, gates=[])
     with pytest.raises(ValueError, match=rf"reward 'shy' must return a list of 4 values, got {values!r}"):
         score_with(config, one_group, shy=lambda prompts, completions, **_: values)
 
 
 @pytest.mark.parametrize("value", ["1.0", [1.0], 1j, 10**400], ids=["text", "list", "complex", "huge"])
 def test_a_value_that_is_no_number_is_rejected_by_the_rewards_name(one_group: Rollouts, value: Any) -> None:
-    config = RewardConfig(weights={"odd": 1.0}, gate=None)
+    config = RewardConfig(weights={"odd": 1.0}, gates=[])
     with pytest.raises(ValueError, match=r"reward 'odd' returned .*; return a finite number, or None"):
         score_with(config, one_group, odd=lambda prompts, completions, **_: [0.0, value, 0.0, 0.0])
 
@@ -213,7 +218,7 @@ def test_a_value_that_is_no_number_is_rejected_by_the_rewards_name(one_group: Ro
 def test_numbers_of_numpy_and_torch_are_numbers(one_group: Rollouts) -> None:
     values = [np.float32(0.5), torch.tensor(0.25), True, None]
     for returned in (values, tuple(values), iter(values)):
-        config = RewardConfig(weights={"fine": 1.0}, gate=None)
+        config = RewardConfig(weights={"fine": 1.0}, gates=[])
         scores = score_with(config, one_group, fine=lambda prompts, completions, returned=returned, **_: returned)
         assert scores.total.tolist() == [[0.5, 0.25, 1.0, 0.0]]
 
@@ -222,7 +227,7 @@ def test_numbers_of_numpy_and_torch_are_numbers(one_group: Rollouts) -> None:
     ("config", "key"),
     [
         (RewardConfig(weights={"multiscale": 1.0, "geor": 1.0}), "grpo.rewards.weights"),
-        (RewardConfig(weights={"multiscale": 1.0}, gate="geor"), "grpo.rewards.gate"),
+        (RewardConfig(weights={"multiscale": 1.0}, gates=["geor"]), "grpo.rewards.gates"),
     ],
 )
 def test_an_unknown_reward_or_gate_is_rejected_with_its_key_and_the_known_ones(config: RewardConfig, key: str) -> None:
@@ -241,8 +246,87 @@ def test_a_custom_reward_is_found_before_one_of_ours() -> None:
 
 
 def test_distances_are_nan_without_coordinates() -> None:
-    predictions = [Prediction("", latlon_deg=(0.0, 0.0)), Prediction("", problem="none")]
-    distances = distances_km(predictions, [(0.0, -180.0), (0.0, 0.0)])
+    distances = distances_km([(0.0, 0.0), None], [(0.0, -180.0), (0.0, 0.0)])
     assert distances.dtype == torch.float64
     assert float(distances[0]) == pytest.approx(2 * QUARTER_KM)
     assert math.isnan(float(distances[1]))
+    assert distances_km([], []).shape == (0,)
+
+
+def test_a_reward_that_raises_stops_with_its_name_and_the_completion(one_group: Rollouts) -> None:
+    def brittle(prompts: list[str], completions: list[str], **_: Any) -> list[float]:
+        return [1 / (text != "somewhere") for text in completions]
+
+    config = RewardConfig(weights={"brittle": 1.0}, gates=[])
+    message = (
+        "reward 'brittle' failed for a completion of example 'a', 'somewhere': ZeroDivisionError: division by zero"
+    )
+    with pytest.raises(ValueError, match=message):
+        score_with(config, one_group, brittle=brittle)
+
+
+def test_a_reward_that_raises_for_the_whole_batch_only_stops_by_its_name(one_group: Rollouts) -> None:
+    def jealous(prompts: list[str], completions: list[str], **_: Any) -> list[float]:
+        if len(completions) > 1:
+            raise RuntimeError("too many")
+        return [1.0]
+
+    with pytest.raises(ValueError, match="^reward 'jealous' failed: RuntimeError: too many"):
+        score_with(RewardConfig(weights={"jealous": 1.0}, gates=[]), one_group, jealous=jealous)
+
+
+def test_a_failure_counts_as_missing_where_so_configured(one_group: Rollouts) -> None:
+    def brittle(prompts: list[str], completions: list[str], **_: Any) -> list[float]:
+        return [1 / (text != "somewhere") for text in completions]
+
+    config = RewardConfig(weights={"brittle": 1.0, "wild": 2.0, "short": 1.0}, gates=[], on_error="missing")
+    scores = score_with(
+        config,
+        one_group,
+        brittle=brittle,
+        wild=lambda prompts, completions, **_: [1.0, math.nan, "x", 1.0],
+        short=lambda prompts, completions, **_: [1.0, 1.0],
+    )
+    assert scores.total.tolist() == [[3.0, 1.0, 0.0, 3.0]]
+    assert scores.components["brittle"].isnan().tolist() == [[False, False, True, False]]
+    assert scores.num_failed == {"brittle": 1, "wild": 2, "short": 4}
+
+
+@pytest.mark.parametrize("on_error", ["stop", "missing"])
+def test_a_judge_without_an_answer_stops_whatever_is_configured(one_group: Rollouts, on_error: Any) -> None:
+    def judged(prompts: list[str], completions: list[str], **_: Any) -> list[float]:
+        raise JudgeError("no answer")
+
+    with pytest.raises(JudgeError, match="no answer"):
+        score_with(RewardConfig(weights={"judged": 1.0}, gates=[], on_error=on_error), one_group, judged=judged)
+
+
+def test_a_long_completion_is_cut_in_a_message() -> None:
+    group = rollouts([example("a")], [["x" * 5000]])
+    with pytest.raises(ValueError, match="x{200}\\.\\.\\.'; return") as error:
+        score_with(RewardConfig(weights={"w": 1.0}), group, w=lambda prompts, completions, **_: [math.nan])
+    assert len(str(error.value)) < 400
+
+
+def test_a_missing_column_is_refused_with_those_that_are_there() -> None:
+    rewards = find_rewards(RewardConfig(weights={"visual_f1": 1.0}))
+    check_columns(rewards, example("a", columns={"entities": ["palm"]}))
+    message = (
+        "reward 'visual_f1' needs the column 'entities', which example 'a' does not have. It has: prediction, .*hint"
+    )
+    with pytest.raises(ValueError, match=message):
+        check_columns(rewards, example("a", columns={"hint": 1}))
+
+
+def test_the_terms_are_what_the_total_is_made_of(one_group: Rollouts) -> None:
+    config = RewardConfig(weights={"a": 2.0, "b": -1.0}, gates=["half"])
+    scores = score_with(
+        config,
+        one_group,
+        a=lambda prompts, completions, **_: [1.0, None, 3.0, 4.0],
+        b=lambda prompts, completions, **_: [1.0] * 4,
+        half=lambda prompts, completions, **_: [0.5, 0.5, 0.5, None],
+    )
+    assert scores.terms.tolist() == [[[0.5, 0.0, 1.5, 0.0]], [[0.5, 0.5, 0.5, 0.0]]]
+    assert scores.term_weights.tolist() == [2.0, -1.0]
+    assert scores.total.tolist() == [[0.5, -0.5, 2.5, 0.0]]
