@@ -2,9 +2,9 @@
 
 import sys
 
-from geogrpo import train
+from geogrpo import label, train
 
-COMMANDS = {"train": train.main}
+COMMANDS = {"train": train.main, "label": label.main}
 
 
 def main() -> None:

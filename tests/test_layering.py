@@ -23,12 +23,12 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         "geogrpo.distributed",
         "geogrpo.optimization",
     ),
-    ("geogrpo.rollout", "geogrpo.rewards", "geogrpo.data"),
-    ("geogrpo.evaluation",),
+    ("geogrpo.rollout", "geogrpo.rewards", "geogrpo.data", "geogrpo.plan"),
+    ("geogrpo.evaluation", "geogrpo.labelling"),
     ("geogrpo.report", "geogrpo.supervised", "geogrpo.trainer"),
     ("geogrpo.run",),
     # The bare package holds the names for library users, which come from everywhere.
-    ("geogrpo.train", "geogrpo.__main__", "geogrpo"),
+    ("geogrpo.train", "geogrpo.label", "geogrpo.__main__", "geogrpo"),
 )
 LEVEL_OF = {unit: level for level, units in enumerate(LEVELS) for unit in units}
 KERNEL_LIBRARIES = {"torch", "triton", "geogrpo_kernels", *sys.stdlib_module_names}

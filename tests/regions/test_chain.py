@@ -1,11 +1,13 @@
 """Chain of Region text, how missing regions are filled in, and the way back through the parser."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geogrpo.prompts import parse_completion
-from geogrpo.regions.chain import chain_of_region, fill_regions
+from geogrpo.parsing import has_think_answer_tags, parse_completion
+from geogrpo.regions.chain import CHAIN_TEMPLATES, chain_of_region, fill_regions
 from geogrpo.regions.index import default_index
 from geogrpo.regions.sources.geonames import load_geonames
 from geogrpo.types import Example
@@ -91,19 +93,69 @@ def test_filling_nothing_changes_nothing() -> None:
     assert fill_regions([], default_index()) == []
 
 
-@pytest.mark.parametrize("start", [0, 250])
-def test_every_places_chain_is_read_back(start: int) -> None:
+def test_the_templates_of_one_example() -> None:
+    biei = example((43.45, -142.61), "Japan", state="Hokkaido", city="Biei")
+    labels = ["Country: Japan", "State: Hokkaido", "City: Biei", "Coordinates: (43.5, -142.6)"]
+    narrowing = (
+        "The country is Japan. Within Japan, the state or region is Hokkaido."
+        " Within Hokkaido, the nearest town or city is Biei."
+    )
+    lines = "\n".join(labels)
+    assert {template: chain_of_region(biei, 1, template) for template in CHAIN_TEMPLATES} == {
+        "lines": lines,
+        "line": " | ".join(labels),
+        "steps": "\n".join(f"{i}. {label}" for i, label in enumerate(labels, start=1)),
+        "json": '{"country": "Japan", "state": "Hokkaido", "city": "Biei", "coordinates": [43.5, -142.6]}',
+        "sentence": "This photograph was taken in Biei, Hokkaido, Japan.\n"
+        "Answer: Japan; Hokkaido; Biei\nCoordinates: (43.5, -142.6)",
+        "narrowing": f"{narrowing}\n{' | '.join(labels)}",
+        "think": f"<think>\n{narrowing}\n</think>\n<answer>\n{lines}\n</answer>",
+    }
+
+
+def test_the_template_with_tags_is_what_the_format_reward_asks_for() -> None:
+    chain = chain_of_region(example((1.0, 2.0), "Kenya", city="Nairobi"), 1, "think")
+    assert has_think_answer_tags(chain)
+    assert (
+        parse_completion(chain).thinking
+        == "\nThe country is Kenya. Within Kenya, the nearest town or city is Nairobi.\n"
+    )
+
+
+def test_an_unknown_template_is_rejected() -> None:
+    with pytest.raises(ValueError, match="template must be one of lines, .*, got 'haiku'"):
+        chain_of_region(example((1.0, 2.0)), 1, "haiku")
+
+
+@pytest.mark.parametrize("template", CHAIN_TEMPLATES)
+def test_every_places_chain_is_read_back(template: str) -> None:
     places = load_geonames()
-    for place in range(start, len(places), 500):
+    # The end of its name before "latitude" was read as a label once.
+    silly = places.city.index("Silly-le-Long")
+    for place in (silly, *range(0, len(places), 100)):
         latlon_deg = (float(places.latlon_deg[place, 0]), float(places.latlon_deg[place, 1]))
-        chain = chain_of_region(
-            example(latlon_deg, places.country[place], state=places.state[place], city=places.city[place]), 2
-        )
-        prediction = parse_completion(chain)
-        assert prediction.country == places.country[place]
-        assert prediction.state == (places.state[place] or None)
-        assert prediction.city == places.city[place]
-        assert prediction.latlon_deg == tuple(round(value, 2) for value in latlon_deg)
+        here = example(latlon_deg, places.country[place], state=places.state[place], city=places.city[place])
+        for left_out in ({}, {"state": None}, {"city": ""}, {"state": "", "city": None}):
+            shorter = replace(here, **left_out)
+            prediction = parse_completion(chain_of_region(shorter, 2, template))
+            assert prediction.problem is None
+            names = (shorter.country, shorter.state or None, shorter.city or None)
+            assert (prediction.country, prediction.state, prediction.city) == names
+            assert prediction.latlon_deg == tuple(round(value, 2) for value in latlon_deg)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("template", CHAIN_TEMPLATES)
+def test_every_single_place_is_read_back(template: str) -> None:
+    places = load_geonames()
+    for place, point in enumerate(places.latlon_deg.tolist()):
+        here = example((point[0], point[1]), places.country[place], state=places.state[place], city=places.city[place])
+        prediction = parse_completion(chain_of_region(here, 4, template))
+        assert prediction.problem is None
+        # Of two spaces in "Querum -  Wabenkamp" the parser leaves one in JSON.
+        read = [" ".join(name.split()) for name in (prediction.country, prediction.state, prediction.city) if name]
+        assert read == [" ".join(name.split()) for name in (here.country, here.state, here.city) if name]
+        assert prediction.latlon_deg == tuple(round(value, 4) for value in point)
 
 
 NAMES = st.text(

@@ -1,0 +1,1 @@
+"""Chain of Region labels for photographs and tables: the parts of `python -m geogrpo.label`."""
