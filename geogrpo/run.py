@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,7 @@ from geogrpo.evaluation import best_constant_guess, predict_held_out
 from geogrpo.images import open_image
 from geogrpo.losses import find_loss
 from geogrpo.optimization import make_optimizer
+from geogrpo.plan import DataSize
 from geogrpo.policy.load import load_policy, load_processor
 from geogrpo.policy.model import Policy
 from geogrpo.policy.processing import Processor
@@ -43,7 +44,7 @@ from geogrpo.regions.index import default_index
 from geogrpo.report.progress import StageDisplay, make_console
 from geogrpo.report.run_log import RunLog
 from geogrpo.report.summary import skipped_lines, write_report
-from geogrpo.rewards import find_rewards
+from geogrpo.rewards import check_columns, find_rewards
 from geogrpo.rollout import ENGINES, make_engine
 from geogrpo.seeds import Stream, stream_seed
 from geogrpo.supervised import train_supervised
@@ -60,27 +61,42 @@ def validate(config: RunConfig) -> Splits:
     Raises:
         ValueError: naming the key, file or line at fault.
     """
-    find_rewards(config.grpo.rewards)
+    rewards = find_rewards(config.grpo.rewards)
     find_loss(config.grpo.loss.name)
     if config.grpo.sampling.engine not in ENGINES:
         raise ValueError(f"grpo.sampling.engine must be one of {', '.join(ENGINES)}.")
     if config.answer.prompt not in PROMPTS:
         raise ValueError(f"answer.prompt {config.answer.prompt!r} is unknown. Known: {', '.join(PROMPTS)}.")
-    return load_dataset(config.data, config.seed)
+    splits = load_dataset(config.data, config.seed)
+    if config.grpo.steps:
+        check_columns(rewards, splits.grpo_train[0])
+    return splits
 
 
-def dry_run(config: RunConfig) -> str:
-    """Check what can be checked without a policy, leave nothing behind, and return a line about it.
+@dataclass(frozen=True)
+class DryRun:
+    """What a dry run found."""
+
+    report: str
+    """A line for the reader."""
+    data: DataSize
+    """For a plan that knows the data."""
+
+
+def dry_run(config: RunConfig) -> DryRun:
+    """Check what can be checked without a policy, leave nothing behind, and return what was found.
 
     Loads the data; makes the tiny model in a temporary folder, or takes the configured one; loads its tokenizer and
-    image processor (no weights); encodes every example that is an image file, shared out over the ranks, or the first
-    training example where the dataset makes its pictures. Every rank must call this.
+    image processor (no weights); encodes every example that is an image file (one that stage 2 shares with stage 1
+    once), shared out over the ranks, or the first training example where the dataset makes its pictures. Every rank
+    must call this.
 
     Raises:
         ValueError: naming the key, file or line at fault, on every rank.
     """
     splits = validate(config)
-    files = [example for split in (splits.train, splits.test) for example in _with_files(split)]
+    parts = (splits.train, splits.test, *([] if splits.only_grpo is None else [splits.only_grpo]))
+    files = list({str(example.image): example for part in parts for example in _with_files(part)}.values())
     with tempfile.TemporaryDirectory() as own:
         # The main rank writes, the others read: in its folder
         folder = Path(all_gather_list([own])[0])
@@ -92,10 +108,17 @@ def dry_run(config: RunConfig) -> str:
     problems = all_gather_list(_first_problem(files[shard_slice(len(files))], processor))
     if problems:
         raise ValueError(problems[0])
-    return (
-        f"{len(splits.train):,} training and {len(splits.test):,} held-out examples, {len(files):,} image files read;"
-        f" the first prompt has {len(prompt.token_ids)} tokens."
+    num_tokens = len(prompt.token_ids)
+    num_image_tokens = int((prompt.token_ids == processor.image_token_id).sum())
+    return DryRun(
+        f"{_example_counts(splits)}, {len(files):,} image files read; the first prompt has {num_tokens} tokens.",
+        DataSize(len(splits.train), len(splits.grpo_train), num_image_tokens, num_tokens - num_image_tokens),
     )
+
+
+def _example_counts(splits: Splits) -> str:
+    own = "" if splits.only_grpo is None else f" ({len(splits.only_grpo):,} others in stage 2)"
+    return f"{len(splits.train):,} training{own} and {len(splits.test):,} held-out examples"
 
 
 def _first_problem(examples: Sequence[Example], processor: Processor) -> list[str]:
@@ -205,7 +228,7 @@ class Run:
         self.console.print(
             f"{num_parameters / 1e6:.1f} M parameters in {self.config.model.dtype}, {world_size()} process(es) on"
             f" {self.device.type} with {torch.get_num_threads()} threads each;"
-            f" {len(self.splits.train):,} training and {len(self.splits.test):,} held-out examples; {self.folder}",
+            f" {_example_counts(self.splits)}; {self.folder}",
             highlight=False,
         )
         if self.resume_from is not None:
@@ -251,7 +274,7 @@ class Run:
                 train_grpo(
                     self.policy,
                     self.processor,
-                    self.splits.train,
+                    self.splits.grpo_train,
                     config.grpo,
                     optimizer=optimizer,
                     progress=progress,
@@ -351,4 +374,4 @@ def _world_picture() -> Image.Image | None:
         return None
 
 
-__all__ = ["Run", "dry_run", "saved_config", "validate"]
+__all__ = ["DryRun", "Run", "dry_run", "saved_config", "validate"]

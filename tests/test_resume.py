@@ -57,7 +57,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(
     assert sum(name.startswith("optimizer.exp_avg_sq.") for name in expected) > 40
     for name, tensor in expected.items():
         assert torch.equal(tensor, actual[name]), name
-    timing = {"time_s", "step_s", "sampling_s", "tokens_per_s"}
+    timing = {"time_s", "step_s", "sampling_s", "reward_s", "tokens_per_s"}
     logs = [
         [{key: value for key, value in record.items() if key not in timing} for record in read_metrics(folder)]
         for folder in (straight.folder, resumed.folder)

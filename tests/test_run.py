@@ -19,7 +19,7 @@ from geogrpo.policy.packing import Group, pack
 from geogrpo.report.run_log import read_metrics
 from geogrpo.run import Run
 from geogrpo.seeds import Stream
-from geogrpo.types import EncodedPrompt
+from geogrpo.types import EncodedPrompt, Example
 
 LOAD_WORKER = Path(__file__).parent / "workers" / "load_checkpoint.py"
 
@@ -78,6 +78,35 @@ def hub_logits(folder: Path, prompt: EncodedPrompt) -> torch.Tensor:
         use_cache=False,
     )
     return output.logits[:, -1]
+
+
+def test_each_stage_trains_on_its_own_examples(
+    config: RunConfig, dataset: Path, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = (dataset / "train.jsonl").read_text().splitlines()
+    (dataset / "easy.jsonl").write_text("\n".join(lines[:7]))
+    (dataset / "hard.jsonl").write_text("\n".join(lines[7:]))
+    data = dataclasses.replace(
+        config.data, path=str(dataset / "easy.jsonl"), grpo_path=str(dataset / "hard.jsonl"), num_test=1
+    )
+    run = Run(dataclasses.replace(config, data=data), device, resume=False)
+    encoded: list[str] = []
+    original = run.processor.encode_prompt
+
+    def encode_prompt(example: Example) -> EncodedPrompt:
+        encoded.append(example.id)
+        return original(example)
+
+    monkeypatch.setattr(run.processor, "encode_prompt", encode_prompt)
+    run.train()
+    easy, hard = ({f"train-{i}.png" for i in numbers} for numbers in (range(7), range(7, 12)))
+    completions = [json.loads(line) for line in (run.folder / "completions.jsonl").read_text().splitlines()]
+    # Eight prompts of a stage that has five examples
+    assert {record["id"] for record in completions} == hard
+    # Stage 1 is evaluated before stage 2 begins; it encodes 16 prompts of seven examples.
+    end_of_stage_1 = next(i for i, name in enumerate(encoded) if name.startswith("test-"))
+    assert set(encoded[:end_of_stage_1]) - {"dummy"} == easy
+    assert set(encoded[end_of_stage_1:]) & easy == set()
 
 
 def test_everything_random_in_a_run_has_a_stream_of_its_own(
@@ -166,7 +195,7 @@ def test_two_ranks_do_what_one_does(config: RunConfig, dataset: Path, device: to
     expected, actual = read_metrics(one.folder), read_metrics(folder)
     assert [record["step"] for record in actual] == [1, 2, 1, 2]
     assert expected[2]["num_skipped_images"] > 0
-    not_compared = {"stage", "time_s", "step_s", "sampling_s", "tokens_per_s"}
+    not_compared = {"stage", "time_s", "step_s", "sampling_s", "reward_s", "tokens_per_s"}
     for one_step, two_step in zip(expected, actual, strict=True):
         for key in one_step.keys() - not_compared:
             assert two_step[key] == pytest.approx(one_step[key], rel=1e-3, abs=1e-5), key

@@ -4,6 +4,7 @@ A format returns every held-out example; `load_dataset` draws `num_test` of them
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from geogrpo.config import DataConfig
 from geogrpo.data.blue_marble import load_blue_marble
@@ -27,12 +28,16 @@ def load_dataset(config: DataConfig, seed: int) -> Splits:
     if config.name not in DATASETS:
         raise ValueError(f"data.name {config.name!r} is unknown. Known: {', '.join(DATASETS)}.")
     splits = DATASETS[config.name](config, seed)
-    for split, examples in (("training", splits.train), ("held-out", splits.test)):
+    for split, examples in (
+        ("training", splits.train),
+        ("held-out", splits.test),
+        ("stage-2 training (data.grpo_path)", splits.grpo_train),
+    ):
         if len(examples) == 0:
             change = "raise" if split == "held-out" else "lower"
             hint = f"Set data.test_path, or {change} data.test_fraction."
             raise ValueError(f"dataset {config.name!r} has no {split} examples. {hint}")
-    return Splits(splits.train, draw_examples(splits.test, config.num_test, seed))
+    return replace(splits, test=draw_examples(splits.test, config.num_test, seed))
 
 
 __all__ = ["DATASETS", "Splits", "load_dataset"]

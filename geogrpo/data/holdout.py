@@ -1,10 +1,11 @@
 """Held-out examples, chosen by place: whole 1-degree cells; and the draw of those evaluated on."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from geogrpo.config import DataConfig
 from geogrpo.seeds import Stream, stream_seed
 from geogrpo.types import Example
 
@@ -14,7 +15,15 @@ class Splits:
     """Examples to train on and to evaluate on."""
 
     train: Sequence[Example]
+    """Of stage 1, and of stage 2 where it has none of its own."""
     test: Sequence[Example]
+    only_grpo: Sequence[Example] | None = None
+    """Stage 2's own examples; None where it has none."""
+
+    @property
+    def grpo_train(self) -> Sequence[Example]:
+        """What stage 2 trains on."""
+        return self.train if self.only_grpo is None else self.only_grpo
 
 
 def is_held_out(latlon_deg: np.ndarray, fraction: float) -> np.ndarray:
@@ -47,6 +56,21 @@ def split_by_cell(examples: Sequence[Example], fraction: float) -> Splits:
         train=[example for example, is_test in zip(examples, held_out, strict=True) if not is_test],
         test=[example for example, is_test in zip(examples, held_out, strict=True) if is_test],
     )
+
+
+def split_files(config: DataConfig, read: Callable[[str], list[Example]]) -> Splits:
+    """The splits of formats that read `path`, `grpo_path` and `test_path`.
+
+    Without a test_path, the same 1-degree cells are held out of `path` and of `grpo_path`; what grpo_path has in them
+    is neither trained nor evaluated on.
+    """
+    assert config.path is not None, "the format checks that there is a path"
+    examples = read(config.path)
+    own = None if config.grpo_path is None else read(config.grpo_path)
+    if config.test_path is not None:
+        return Splits(examples, read(config.test_path), own)
+    splits = split_by_cell(examples, config.test_fraction)
+    return Splits(splits.train, splits.test, None if own is None else split_by_cell(own, config.test_fraction).train)
 
 
 def draw_examples(examples: Sequence[Example], num_drawn: int, seed: int) -> Sequence[Example]:

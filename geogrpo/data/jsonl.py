@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from geogrpo.config import DataConfig
-from geogrpo.data.holdout import Splits, split_by_cell
+from geogrpo.data.holdout import Splits, split_files
 from geogrpo.images import check_image_file
 from geogrpo.regions.chain import fill_regions
 from geogrpo.regions.index import default_index
@@ -30,7 +30,7 @@ def read_jsonl(path: str | Path) -> list[Example]:
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"{path}: no such file. Set data.path (or data.test_path) to a JSONL file.")
+        raise ValueError(f"{path}: no such file. Set data.path (data.test_path, data.grpo_path) to a JSONL file.")
     examples: list[Example] = []
     line_of_id: dict[str, int] = {}
     with path.open("rb") as lines:
@@ -100,11 +100,8 @@ def _pop_degrees(record: dict[str, Any], keys: tuple[str, ...], where: str) -> f
 
 
 def load_jsonl(config: DataConfig, seed: int) -> Splits:
-    """Examples of `path` and `test_path`; without a test_path, 1-degree cells of `path` are held out."""
+    """Examples of `path`, `grpo_path` and `test_path`; without a test_path, 1-degree cells are held out."""
     del seed
     if config.path is None:
         raise ValueError("data.path must name a JSONL file when data.name is jsonl.")
-    examples = fill_regions(read_jsonl(config.path), default_index())
-    if config.test_path is None:
-        return split_by_cell(examples, config.test_fraction)
-    return Splits(train=examples, test=fill_regions(read_jsonl(config.test_path), default_index()))
+    return split_files(config, lambda path: fill_regions(read_jsonl(path), default_index()))

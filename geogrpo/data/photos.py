@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import ExifTags, Image
 
 from geogrpo.config import DataConfig
-from geogrpo.data.holdout import Splits, split_by_cell
+from geogrpo.data.holdout import Splits, split_files
 from geogrpo.images import UNREADABLE
 from geogrpo.regions.chain import fill_regions
 from geogrpo.regions.index import default_index
@@ -68,7 +68,9 @@ def read_photos(folder: str | Path) -> list[Example]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise ValueError(f"{folder}: no such folder. Set data.path (or data.test_path) to a folder of photographs.")
+        raise ValueError(
+            f"{folder}: no such folder. Set data.path (data.test_path, data.grpo_path) to a folder of photographs."
+        )
     files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
     examples, without_gps = [], []
     for file in files:
@@ -88,11 +90,8 @@ def read_photos(folder: str | Path) -> list[Example]:
 
 
 def load_photos(config: DataConfig, seed: int) -> Splits:
-    """Photographs of `path` and `test_path`; without a test_path, 1-degree cells of `path` are held out."""
+    """Photographs of `path`, `grpo_path` and `test_path`; without a test_path, 1-degree cells are held out."""
     del seed
     if config.path is None:
         raise ValueError("data.path must name a folder when data.name is photos.")
-    examples = fill_regions(read_photos(config.path), default_index())
-    if config.test_path is None:
-        return split_by_cell(examples, config.test_fraction)
-    return Splits(train=examples, test=fill_regions(read_photos(config.test_path), default_index()))
+    return split_files(config, lambda folder: fill_regions(read_photos(folder), default_index()))

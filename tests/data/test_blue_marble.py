@@ -213,3 +213,39 @@ def test_beyond_a_pole_the_last_row_repeats(lat: float, last_row: int) -> None:
 def test_deserts_are_where_they_are_on_earth(center: tuple[float, float], is_land: bool) -> None:
     red, _, blue = np.asarray(BlueMarbleCrop(center, 1.0).open()).reshape(-1, 3).mean(0)
     assert (red > blue) == is_land
+
+
+def test_other_examples_for_stage_2_are_refused_rather_than_ignored() -> None:
+    with pytest.raises(ValueError, match=r"data\.grpo_path is 'hard\.jsonl', but data\.name blue_marble .* no files"):
+        load_dataset(DataConfig(grpo_path="hard.jsonl"), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("center", "side_deg", "shown"),
+    [
+        ((0, -140), 15, ["ocean"]),
+        ((24, 5), 10, ["desert"]),
+        ((-5, -65), 10, ["forest"]),
+        ((75, -40), 6, ["ice"]),
+        # Sahara and Mediterranean
+        ((32, 18), 15, ["ocean", "desert"]),
+        # Fields have no name
+        ((49, 33), 3, []),
+        # On both sides of the date line, and beyond the pole
+        ((0, 180), 15, ["ocean"]),
+        ((-89, 0), 15, ["ice"]),
+    ],
+)
+def test_a_crop_shows_the_ground_that_is_there(center: tuple, side_deg: float, shown: list[str]) -> None:
+    assert BlueMarbleCrop(center, side_deg).ground() == shown
+
+
+def test_every_example_says_what_its_crop_shows(splits: Splits) -> None:
+    examples = [splits.train[i] for i in range(0, len(splits.train), 200)]
+    assert [example.columns["entities"] for example in examples] == [crop_of(e).ground() for e in examples]
+    assert {name for example in examples for name in example.columns["entities"]} == {
+        "ocean",
+        "forest",
+        "desert",
+        "ice",
+    }

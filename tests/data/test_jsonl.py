@@ -1,10 +1,12 @@
 """JSONL lines, good and bad; every error says where to look."""
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -135,7 +137,9 @@ def test_a_file_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=re.escape(f"{tmp_path / 'none.jsonl'}: no such file")):
         read_jsonl(tmp_path / "none.jsonl")
-    with pytest.raises(ValueError, match=re.escape(f"{tmp_path}: no such file") + r".* data\.path .* data\.test_path"):
+    with pytest.raises(
+        ValueError, match=re.escape(f"{tmp_path}: no such file") + r".* data\.path .*data\.test_path, data\.grpo_path"
+    ):
         read_jsonl(tmp_path)
 
 
@@ -202,6 +206,54 @@ def test_num_test_draws_from_the_held_out_examples(tmp_path: Path, use_test_path
     assert ids == [e.id for e in again.test]
     assert ids != [e.id for e in other.test]
     assert few.train == whole.train
+
+
+def write_lines(folder: Path, name: str, lons: range) -> str:
+    """A file in a folder of its own, with an example on the equator every quarter of a degree."""
+    (folder / name).mkdir()
+    records = [{"image": f"{i}.png", "lat": 0.0, "lon": i / 4} for i in lons]
+    return str(write_records(folder / name, records))
+
+
+def test_stage_2_has_examples_of_its_own_outside_the_held_out_cells(tmp_path: Path) -> None:
+    path, grpo_path = write_lines(tmp_path, "easy", range(40)), write_lines(tmp_path, "hard", range(-20, 80))
+    splits = load_dataset(DataConfig(name="jsonl", path=path, grpo_path=grpo_path, test_fraction=0.5, num_test=0), 0)
+    lons = np.arange(-20, 80) / 4
+    is_in_test_cell = is_held_out(np.stack([np.zeros(100), lons], axis=1), 0.5)
+    assert [example.latlon_deg[1] for example in splits.grpo_train] == lons[~is_in_test_cell].tolist()
+    assert 20 < len(splits.grpo_train) < 80
+    test_cells = {math.floor(example.latlon_deg[1]) for example in splits.test}
+    assert not test_cells & {math.floor(example.latlon_deg[1]) for example in [*splits.train, *splits.grpo_train]}
+    for part in (splits.train, splits.test):
+        assert {example.image.parent.name for example in part} == {"easy"}
+    assert all(example.country for example in splits.grpo_train if 10 <= example.latlon_deg[1] <= 13)
+
+
+def test_with_a_test_file_all_examples_of_both_stages_are_trained_on(tmp_path: Path) -> None:
+    paths = [write_lines(tmp_path, name, range(40)) for name in ("easy", "hard", "test")]
+    config = DataConfig(name="jsonl", path=paths[0], grpo_path=paths[1], test_path=paths[2], test_fraction=0.5)
+    splits = load_dataset(config, seed=0)
+    for part, name in ((splits.train, "easy"), (splits.grpo_train, "hard"), (splits.test, "test")):
+        assert [example.image for example in part] == [tmp_path / name / f"{i}.png" for i in range(40)]
+
+
+def test_without_examples_of_its_own_stage_2_has_those_of_stage_1(tmp_path: Path) -> None:
+    path = write_lines(tmp_path, "easy", range(40))
+    splits = load_dataset(DataConfig(name="jsonl", path=path, test_fraction=0.5), seed=0)
+    assert splits.only_grpo is None
+    assert splits.grpo_train is splits.train
+
+
+def test_stage_2_examples_that_are_all_held_out_or_missing_are_named(tmp_path: Path) -> None:
+    path = write_lines(tmp_path, "easy", range(40))
+    held_out = next(lon for lon in range(180) if is_held_out([(0.0, lon)], 0.5)[0])
+    hard = write_lines(tmp_path, "hard", range(4 * held_out, 4 * held_out + 4))
+    with pytest.raises(
+        ValueError, match=r"no stage-2 training \(data\.grpo_path\) examples. Set data\.test_path, or lower"
+    ):
+        load_dataset(DataConfig(name="jsonl", path=path, grpo_path=hard, test_fraction=0.5), seed=0)
+    with pytest.raises(ValueError, match=r"none\.jsonl: no such file.*data\.grpo_path"):
+        load_dataset(DataConfig(name="jsonl", path=path, grpo_path=str(tmp_path / "none.jsonl")), seed=0)
 
 
 def test_a_dataset_without_a_path_says_so() -> None:

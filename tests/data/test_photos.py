@@ -187,3 +187,17 @@ def test_num_test_draws_from_the_held_out_photographs(tmp_path: Path) -> None:
     drawn = [[e.id for e in load_dataset(config, seed=seed).test] for seed in range(4)]
     assert [len(ids) for ids in drawn] == [2] * 4
     assert len({tuple(ids) for ids in drawn}) > 1
+
+
+def test_stage_2_may_have_a_folder_of_its_own(tmp_path: Path) -> None:
+    for folder, count in (("easy", 3), ("hard", 2), ("test", 1)):
+        for i in range(count):
+            photograph(tmp_path / folder / f"{i}.jpg", gps(lat=(10.0 * i, 0.0, 0.0)))
+    paths = {
+        key: str(tmp_path / folder) for key, folder in (("path", "easy"), ("grpo_path", "hard"), ("test_path", "test"))
+    }
+    splits = load_dataset(DataConfig(name="photos", **paths), seed=0)
+    for part, folder in ((splits.train, "easy"), (splits.grpo_train, "hard"), (splits.test, "test")):
+        assert [example.image for example in part] == sorted((tmp_path / folder).iterdir())
+    with pytest.raises(ValueError, match=r"none: no such folder.*data\.grpo_path"):
+        load_dataset(DataConfig(name="photos", **paths | {"grpo_path": str(tmp_path / "none")}), seed=0)
