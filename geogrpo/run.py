@@ -39,7 +39,7 @@ from geogrpo.policy.model import Policy
 from geogrpo.policy.processing import Processor
 from geogrpo.policy.tiny import save_tiny_model
 from geogrpo.prompts import PROMPTS
-from geogrpo.regions.chain import chain_of_region
+from geogrpo.regions.chain import supervised_answer
 from geogrpo.regions.index import default_index
 from geogrpo.report.progress import StageDisplay, make_console
 from geogrpo.report.run_log import RunLog
@@ -162,7 +162,7 @@ def _make_tiny_model(config: RunConfig, folder: Path, train: Sequence[Example]) 
     """Write a tiny model to `folder`, complete or not at all, in place of what an earlier attempt left there."""
     rng = np.random.default_rng(stream_seed(config.seed, Stream.TINY_MODEL))
     order = [int(i) for i in rng.permutation(len(train))[:TOKENIZER_EXAMPLES]]
-    texts = [chain_of_region(train[i], config.answer.decimals) for i in order]
+    texts = [supervised_answer(train[i], config.answer.decimals) for i in order]
     pictures = [open_image(train[i]) for i in order[:PICTURE_EXAMPLES]]
     temporary = folder.with_name(f".writing-{folder.name}")
     shutil.rmtree(temporary, ignore_errors=True)

@@ -23,7 +23,7 @@ from geogrpo.optimization import (
 from geogrpo.policy.model import Policy
 from geogrpo.policy.packing import Group
 from geogrpo.policy.processing import Processor
-from geogrpo.regions.chain import chain_of_region
+from geogrpo.regions.chain import supervised_answer
 from geogrpo.types import Example, PackedBatch
 
 
@@ -58,7 +58,7 @@ def train_supervised(
     for step, batch in zip(steps, batches, strict=True):
         started = time.perf_counter()
         groups = [
-            Group(prompt, [processor.encode_answer(chain_of_region(prompt.example, decimals))])
+            Group(prompt, [processor.encode_answer(supervised_answer(prompt.example, decimals))])
             for prompt in batch.prompts
         ]
         num_tokens = num_tokens_of_all_ranks(group.completions for group in groups)

@@ -1,6 +1,7 @@
 """Stage 1 with pictures that cannot be read."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from geogrpo.data.loader import step_indices
 from geogrpo.distributed import load_sharded
 from geogrpo.policy.model import Policy
 from geogrpo.policy.processing import Processor
+from geogrpo.regions.chain import chain_of_region, supervised_answer
 from geogrpo.types import Example
 
 pytestmark = pytest.mark.usefixtures("device")
@@ -51,3 +53,19 @@ def test_an_epoch_whose_images_are_all_unreadable_stops_with_the_first_name(
     first = examples[step_indices(len(examples), 1, 0, 0)[0]].id
     with pytest.raises(ValueError, match=rf"could be read; the first: example '{first}': .*/gone/{first}\.png"):
         train(model, [unreadable(example) for example in examples], steps=steps, per_step=1)
+
+
+def test_an_examples_own_chain_is_what_is_taught(
+    model: tuple[Policy, Processor], examples: list[Example], processor: Processor
+) -> None:
+    text = "<think>\nFar north.\n</think>\n<answer>\nCountry: Iceland\nCoordinates: (64.1, -21.9)\n</answer>"
+    (written,) = train(model, [replace(examples[0], columns={"chain": text})], steps=1, per_step=1)
+    assert written["num_tokens"] == len(processor.encode_answer(text))
+    (by_rule,) = train(model, [replace(examples[0], columns={"chain": None})], steps=1, per_step=1)
+    assert by_rule["num_tokens"] == len(processor.encode_answer(chain_of_region(examples[0], 1)))
+
+
+@pytest.mark.parametrize("chain", ["", " \n", 7, ["France"]])
+def test_a_chain_that_is_no_text_is_refused_by_its_example(examples: list[Example], chain: object) -> None:
+    with pytest.raises(ValueError, match="example 'place-0': column 'chain' must be a text"):
+        supervised_answer(replace(examples[0], columns={"chain": chain}), 1)

@@ -33,6 +33,20 @@ def fill_regions(examples: Sequence[Example], index: RegionIndex) -> list[Exampl
     return filled
 
 
+def supervised_answer(example: Example, decimals: int) -> str:
+    """What stage 1 teaches: the example's own column `chain` (geogrpo.label writes one), else its chain in lines.
+
+    Raises:
+        ValueError: naming the example, when its chain is no text, or it has neither a chain nor a country.
+    """
+    chain = example.columns.get("chain")
+    if chain is None:
+        return chain_of_region(example, decimals)
+    if not isinstance(chain, str) or not chain.strip():
+        raise ValueError(f"example {example.id!r}: column 'chain' must be a text, got {chain!r}.")
+    return chain
+
+
 def chain_of_region(example: Example, decimals: int, template: str = "lines") -> str:
     """The supervised answer of an example whose regions are known; a level without a name is left out.
 
