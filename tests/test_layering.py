@@ -12,7 +12,15 @@ ROOT = Path(__file__).parents[1]
 # From the lowest to the highest; a package stands for all of its modules.
 LEVELS: tuple[tuple[str, ...], ...] = (
     ("geogrpo_kernels",),
-    ("geogrpo.types", "geogrpo.config", "geogrpo.prompts", "geogrpo.parsing", "geogrpo.images", "geogrpo.seeds"),
+    (
+        "geogrpo.types",
+        "geogrpo.config",
+        "geogrpo.prompts",
+        "geogrpo.parsing",
+        "geogrpo.images",
+        "geogrpo.seeds",
+        "geogrpo.chat_server",
+    ),
     (
         "geogrpo.policy",
         "geogrpo.regions",

@@ -13,8 +13,9 @@ from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from pathlib import Path
 from typing import Any
 
+from geogrpo.chat_server import bare_picture, jpeg_data_url
 from geogrpo.config import JudgeConfig
-from geogrpo.rewards.judge import JudgeError, ModelJudge, ServerJudge, jpeg_data_url, judge_picture
+from geogrpo.rewards.judge import JudgeError, ModelJudge, ServerJudge
 from geogrpo.types import Example
 
 QUESTION = (
@@ -107,7 +108,7 @@ class Localizability:
         distinct = dict(zip(keys, pairs, strict=True))
         # Each picture is read once, however many completions it has.
         owners = {picture: example for (picture, _), (example, _) in distinct.items()}
-        pictures = {picture: judge_picture(example, self._config.max_pixels) for picture, example in owners.items()}
+        pictures = {picture: bare_picture(example, self._config.max_pixels) for picture, example in owners.items()}
         values = self._model.probabilities_of_yes(
             [pictures[picture] for picture, _ in distinct],
             [judge_question(completion) for _, completion in distinct.values()],
@@ -141,7 +142,7 @@ class _Picture:
             return self._url
 
     def _encode(self) -> str:
-        return jpeg_data_url(judge_picture(self._example, self._max_pixels))
+        return jpeg_data_url(bare_picture(self._example, self._max_pixels))
 
 
 class _Requests:

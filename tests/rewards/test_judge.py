@@ -17,14 +17,13 @@ from judge_server import MISBEHAVIOUR, MODEL_NAME, YES_AND_NO, JudgeServer, Tiny
 from PIL import Image, PngImagePlugin
 from safetensors.torch import load_file, save_file
 
+from geogrpo import chat_server
+from geogrpo.chat_server import bare_picture, jpeg_data_url
 from geogrpo.config import JudgeConfig
-from geogrpo.rewards import judge as judge_module
 from geogrpo.rewards.judge import (
     JudgeError,
     ModelJudge,
     ServerJudge,
-    jpeg_data_url,
-    judge_picture,
     probability_in_answer,
 )
 from geogrpo.types import Example
@@ -41,7 +40,7 @@ def photograph(seed: int, size: tuple[int, int] = (112, 112)) -> Image.Image:
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judge_module, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(chat_server, "FIRST_PAUSE_S", 0.01)
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +196,7 @@ def test_a_server_that_keeps_failing_stops_with_its_last_reason(server: JudgeSer
 def test_a_server_that_hangs_is_given_up_after_the_timeout(server: JudgeServer, trouble: str) -> None:
     server.always = trouble
     started = time.monotonic()
-    with pytest.raises(JudgeError, match="in 2 attempt.*no answer within grpo.rewards.judge.timeout_s .0.2 s"):
+    with pytest.raises(JudgeError, match="in 2 attempt.*no answer within 0.2 s"):
         ask(server, max_retries=1, timeout_s=0.2)
     # Much less than the five seconds it hangs
     assert time.monotonic() - started < 4
@@ -222,7 +221,7 @@ def test_no_server_at_all_is_an_error(server: JudgeServer) -> None:
 
 
 def test_pauses_grow(server: JudgeServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judge_module, "FIRST_PAUSE_S", 0.2)
+    monkeypatch.setattr(chat_server, "FIRST_PAUSE_S", 0.2)
     server.always = "500"
     with pytest.raises(JudgeError):
         ask(server, max_retries=3)
@@ -248,7 +247,7 @@ def test_the_only_model_served_is_found_and_one_of_many_must_be_named(server: Ju
 def test_the_key_comes_from_the_environment(server: JudgeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JUDGE_KEY", "secret")
     judge = ServerJudge(JudgeConfig(url=server.url, api_key_env="JUDGE_KEY"))
-    assert judge._client.api_key == "secret"
+    assert judge._server._client.api_key == "secret"
     monkeypatch.delenv("JUDGE_KEY")
     assert 0 < ask(server, api_key_env="JUDGE_KEY") < 1
 
@@ -290,7 +289,7 @@ def place_marked_files(folder: Path) -> list[Path]:
 def test_the_picture_that_is_sent_says_nothing_but_its_pixels(server: JudgeServer, tmp_path: Path) -> None:
     for file in place_marked_files(tmp_path):
         assert b"secret place" in file.read_bytes()
-        picture = judge_picture(Example("a", file, (0.0, 0.0)), max_pixels=10**6)
+        picture = bare_picture(Example("a", file, (0.0, 0.0)), max_pixels=10**6)
         asyncio.run(judge_all(server, [picture], ["?"]))
         jpeg = server.received[-1].jpeg
         sent = Image.open(io.BytesIO(jpeg))
@@ -302,14 +301,14 @@ def test_the_picture_that_is_sent_says_nothing_but_its_pixels(server: JudgeServe
 
 def test_large_pictures_are_reduced_in_shape_and_small_ones_are_not() -> None:
     for size, max_pixels in (((2000, 1000), 20_000), ((1000, 2000), 19_999), ((2000, 1000), 1_003_520)):
-        picture = judge_picture(Example("a", photograph(0, size), (0.0, 0.0)), max_pixels)
+        picture = bare_picture(Example("a", photograph(0, size), (0.0, 0.0)), max_pixels)
         assert 0.95 * max_pixels < picture.width * picture.height <= max_pixels
         assert picture.width / picture.height == pytest.approx(size[0] / size[1], rel=0.02)
-    assert judge_picture(Example("a", photograph(0, (30, 20)), (0.0, 0.0)), 600).size == (30, 20)
+    assert bare_picture(Example("a", photograph(0, (30, 20)), (0.0, 0.0)), 600).size == (30, 20)
 
 
 def test_the_example_keeps_what_its_picture_says() -> None:
     picture = photograph(0)
     picture.info["comment"] = b"kept"
-    assert judge_picture(Example("a", picture, (0.0, 0.0)), 10**6).info == {}
+    assert bare_picture(Example("a", picture, (0.0, 0.0)), 10**6).info == {}
     assert picture.info == {"comment": b"kept"}

@@ -16,10 +16,11 @@ import torch
 from judge_server import JudgeServer, save_tiny_judge
 from PIL import Image
 
+from geogrpo import chat_server
+from geogrpo.chat_server import bare_picture
 from geogrpo.config import JudgeConfig
 from geogrpo.policy.model import Policy
 from geogrpo.policy.processing import Processor
-from geogrpo.rewards import judge as judge_module
 from geogrpo.rewards import localizability as localizability_module
 from geogrpo.rewards.judge import JudgeError
 from geogrpo.rewards.localizability import Localizability, judge_question
@@ -31,7 +32,7 @@ COMPLETIONS = ["Country: France", "palm trees", "no idea", "<think>red soil</thi
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judge_module, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(chat_server, "FIRST_PAUSE_S", 0.01)
 
 
 @pytest.fixture(scope="module")
@@ -136,13 +137,13 @@ def test_pictures_are_encoded_once_and_equal_completions_asked_once(
     server: JudgeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoded = Counter()
-    judge_picture = localizability_module.judge_picture
+    as_it_is = localizability_module.bare_picture
 
     def counted(example: Example, max_pixels: int) -> Image.Image:
         encoded[example.id] += 1
-        return judge_picture(example, max_pixels)
+        return as_it_is(example, max_pixels)
 
-    monkeypatch.setattr(localizability_module, "judge_picture", counted)
+    monkeypatch.setattr(localizability_module, "bare_picture", counted)
     examples, completions = all_pairs()
     reward = Localizability(JudgeConfig(url=server.url))
     for pair in list(zip(examples, completions, strict=True))[:5]:
