@@ -5,6 +5,7 @@ A key that does not exist is an error. The resolved configuration is saved with 
 
 import dataclasses
 import difflib
+import itertools
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -85,9 +86,9 @@ class DataConfig:
     """Where examples come from."""
 
     name: str = "blue_marble"
-    """A key of geogrpo.data.DATASETS: blue_marble, jsonl, photos."""
+    """A key of geogrpo.data.DATASETS: blue_marble, jsonl, photos, table, im2gps3k, yfcc4k, osv5m and others."""
     path: str | None = None
-    """JSONL file (jsonl) or folder (photos) to train on. Not used by blue_marble."""
+    """JSONL file (jsonl), folder (photos) or table (all others) to train on. Not used by blue_marble."""
     test_path: str | None = None
     """The same for held-out examples. None holds out whole 1-degree cells of `path`."""
     grpo_path: str | None = None
@@ -96,6 +97,18 @@ class DataConfig:
     """Share of 1-degree cells held out, in (0, 1)."""
     num_test: int = 1000
     """Held-out examples to evaluate on; 0 takes all."""
+    images: str | None = None
+    """Tables: folder, .zip or .tar that the images are in, archives below a folder included. None: the table's."""
+    test_images: str | None = None
+    """The same for test_path. None: `images`."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """Tables: what id, image, lat, lon, country, state, city, or a column for rewards, is called in the file."""
+    allow_missing: bool = False
+    """Tables: leave out and count rows without an image or coordinates. False: they stop the run, listed."""
+    swap_coordinates: bool = False
+    """Tables: the file calls latitudes longitudes, as one stored copy of im2gps3k_places365.csv does."""
+    max_image_pixels: int = 89_478_485
+    """Larger images count as unreadable. The default is where Pillow begins to warn of decompression bombs."""
     crop_deg: float = 15.0
     """blue_marble: side of a crop in degrees (15 pixels each)."""
     max_shift_deg: float = 0.5
@@ -106,6 +119,9 @@ class DataConfig:
     def __post_init__(self) -> None:
         _require(0 < self.test_fraction < 1, "data.test_fraction", self.test_fraction, "between 0 and 1")
         _require(self.num_test >= 0, "data.num_test", self.num_test, "0 or more")
+        _require(self.max_image_pixels > 0, "data.max_image_pixels", self.max_image_pixels, "positive")
+        for name, column in self.columns.items():
+            _require(bool(name and column), f"data.columns.{name}", column, "the name of a column")
         _require(1 <= self.crop_deg <= 90, "data.crop_deg", self.crop_deg, "between 1 and 90")
         _require(0 <= self.max_shift_deg <= 5, "data.max_shift_deg", self.max_shift_deg, "between 0 and 5")
         _require(self.city_min_population >= 0, "data.city_min_population", self.city_min_population, "0 or more")
@@ -235,7 +251,8 @@ class RewardConfig:
     aggregation: Literal["sum_then_normalize", "normalize_then_sum"] = "sum_then_normalize"
     """Advantages of the weighted sum, or the weighted sum of each reward's own advantages (GDPO)."""
     on_error: Literal["stop", "missing"] = "stop"
-    """A reward that raises or returns no finite number stops the run, or counts as missing for that completion."""
+    """A reward that raises or returns no finite number stops the run, or is missing there: it counts as the mean of the
+    group's others."""
     judge: JudgeConfig = field(default_factory=JudgeConfig)
     """The model that judged rewards ask."""
 
@@ -373,17 +390,17 @@ def recipe_path(recipe: str) -> Path:
     return folder / f"{recipe}.yaml"
 
 
-def load_config(recipe: str = "demo", overrides: Sequence[str] = ()) -> RunConfig:
+def load_config(recipe: str | None = "demo", overrides: Sequence[str] = ()) -> RunConfig:
     """The configuration of a run.
 
     Args:
-        recipe: name of a file in geogrpo/recipes, or a path to a YAML file.
+        recipe: name of a file in geogrpo/recipes, or a path to a YAML file; None for the defaults alone.
         overrides: command-line words such as ["--grpo.steps", "50", "--model.path=Qwen/Qwen2.5-VL-3B-Instruct"].
     Raises:
         ValueError: on an unknown key (with the nearest known one), a value of the wrong type or out of range.
     """
-    path = recipe_path(recipe)
-    values = _read_yaml(path)
+    path = recipe_path(recipe) if recipe is not None else Path("none")
+    values = _read_yaml(path) if recipe is not None else {}
     _check_keys(values, RunConfig, f"recipe {path}: ", "")
     words = [_full_key(word) for word in overrides]
     _let_rewards_be_chosen_anew(values, words)
@@ -407,13 +424,22 @@ def _full_key(word: str) -> str:
 
 
 def _let_rewards_be_chosen_anew(values: dict, words: Sequence[str]) -> None:
-    """A preset on the command line replaces a recipe's weights and gates, and weights there replace its preset."""
+    """A preset on the command line replaces a recipe's weights, and weights there its preset; either also its gates."""
     rewards = values.get("grpo", {}).get("rewards", {})
-    if any(word.startswith("--grpo.rewards.preset") for word in words):
-        rewards.pop("weights", None)
-        rewards.pop("gates", None)
-    elif any(word.startswith("--grpo.rewards.weights") for word in words):
-        rewards.pop("preset", None)
+    for key, other, nothing in (("preset", "weights", "null"), ("weights", "preset", "{}")):
+        if any(value != nothing for value in _given(words, f"--grpo.rewards.{key}")):
+            rewards.pop(other, None)
+            rewards.pop("gates", None)
+
+
+def _given(words: Sequence[str], option: str) -> list[str]:
+    """The values that command-line words give an option, or a key below it."""
+    values = []
+    for word, next_word in itertools.pairwise([*words, ""]):
+        name, equals, value = word.partition("=")
+        if name == option or name.startswith(f"{option}."):
+            values.append(value if equals else next_word)
+    return values
 
 
 def _read_yaml(path: Path) -> dict:

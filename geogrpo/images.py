@@ -1,4 +1,8 @@
-"""Opening pictures that may be missing, broken or hostile."""
+"""Opening pictures that may be missing, broken or hostile.
+
+There is one limit on pixels, Pillow's `Image.MAX_IMAGE_PIXELS`: above it Pillow only warns, and refuses above twice as
+many; here everything above it is refused, before its pixels are decoded.
+"""
 
 from pathlib import Path
 
@@ -11,11 +15,17 @@ UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBom
 """What PIL raises on files that are missing, no image, broken, truncated or far too large."""
 
 
+def limit_image_pixels(max_pixels: int) -> None:
+    """Set the limit for this process, in which Pillow keeps it."""
+    Image.MAX_IMAGE_PIXELS = max_pixels
+
+
 def open_image(example: Example) -> Image.Image:
-    """The example's picture, upright and in RGB.
+    """The example's picture, upright and in RGB: of an animation the first frame, of 16-bit shades the upper 8 bits.
 
     Raises:
-        ValueError: naming the example and its file, when the picture is missing, broken, truncated or too large.
+        ValueError: naming the example and its file, when the picture is missing, broken, truncated, too large or of
+            floating-point pixels, which have no white.
     """
     source = example.image
     try:
@@ -35,17 +45,28 @@ def check_image_file(example: Example) -> None:
     """
     if isinstance(example.image, str | Path):
         try:
-            with Image.open(example.image):
-                pass
+            with Image.open(example.image) as opened:
+                _check_size(opened)
         except UNREADABLE as error:
             raise image_error(example, "read", error) from error
 
 
+def _check_size(picture: Image.Image) -> None:
+    num_pixels, limit = picture.width * picture.height, Image.MAX_IMAGE_PIXELS
+    if limit is not None and num_pixels > limit:
+        raise ValueError(
+            f"{num_pixels:,} pixels, more than {limit:,}: a decompression bomb? data.max_image_pixels is the limit"
+        )
+
+
 def _upright_rgb(picture: Image.Image) -> Image.Image:
+    _check_size(picture)
     picture = ImageOps.exif_transpose(picture)
-    if picture.mode.startswith("I;16"):
-        # PIL would cut 16 bits off at 255 instead of scaling them
-        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    if picture.mode == "F":
+        raise ValueError("its pixels are floating-point numbers without a white; save it with 8 bits")
+    if picture.mode.startswith("I"):
+        # PIL would cut 16 bits off at 255 instead of scaling them; as I come those of PGM and of some TIFF
+        picture = Image.fromarray((np.asarray(picture).clip(0, 2**16 - 1) >> 8).astype(np.uint8))
     return picture.convert("RGB")
 
 

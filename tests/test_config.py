@@ -345,6 +345,21 @@ def test_rewards_chosen_on_the_command_line_replace_the_recipes(tmp_path: Path, 
     assert (chosen.preset, chosen.weights) == (None, {"multiscale": 2.0})
 
 
+@pytest.mark.parametrize(
+    ("written", "words", "expected"),
+    [
+        ("weights: {gre: 1.0}", ["--rewards.preset=null"], RewardConfig(weights={"gre": 1.0})),
+        ("weights: {gre: 1.0}", ["--rewards.preset", "null"], RewardConfig(weights={"gre": 1.0})),
+        ("preset: geor_paper", ["--rewards.weights={}"], RewardConfig(preset="geor_paper")),
+        ("weights: {gre: 1.0}\n    gates: []", ["--rewards.weights={twm: 1}"], RewardConfig(weights={"twm": 1.0})),
+    ],
+)
+def test_taking_nothing_back_takes_nothing_away(
+    tmp_path: Path, written: str, words: list[str], expected: RewardConfig
+) -> None:
+    assert load_config(recipe(tmp_path, f"grpo:\n  rewards:\n    {written}\n"), words).grpo.rewards == expected
+
+
 def test_a_preset_and_weights_in_one_recipe_are_refused(tmp_path: Path) -> None:
     path = recipe(tmp_path, "grpo:\n  rewards:\n    preset: twm\n    weights: {gre: 1.0}\n")
     with pytest.raises(ValueError, match="grpo.rewards.preset is 'twm' and grpo.rewards.weights is .*: give one"):

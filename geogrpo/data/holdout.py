@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol, cast
 
 import numpy as np
 
@@ -49,8 +50,23 @@ def is_held_out(latlon_deg: np.ndarray, fraction: float) -> np.ndarray:
     return (bits >> np.uint64(11)) * 2.0**-53 < fraction
 
 
+class Selectable(Protocol):
+    """Examples that are not made to be looked at or selected."""
+
+    @property
+    def latlon_deg(self) -> np.ndarray:
+        """(N, 2) degrees."""
+
+    def select(self, rows: np.ndarray) -> Sequence[Example]:
+        """The examples at (N,) bool."""
+
+
 def split_by_cell(examples: Sequence[Example], fraction: float) -> Splits:
     """Examples in training cells and examples in held-out cells."""
+    if hasattr(examples, "select"):
+        many = cast(Selectable, examples)
+        held_out = is_held_out(many.latlon_deg, fraction)
+        return Splits(train=many.select(~held_out), test=many.select(held_out))
     held_out = is_held_out(np.array([example.latlon_deg for example in examples]).reshape(-1, 2), fraction)
     return Splits(
         train=[example for example, is_test in zip(examples, held_out, strict=True) if not is_test],
@@ -58,17 +74,31 @@ def split_by_cell(examples: Sequence[Example], fraction: float) -> Splits:
     )
 
 
-def split_files(config: DataConfig, read: Callable[[str], list[Example]]) -> Splits:
+def split_files(
+    config: DataConfig,
+    read: Callable[[str], Sequence[Example]],
+    read_test: Callable[[str], Sequence[Example]] | None = None,
+) -> Splits:
     """The splits of formats that read `path`, `grpo_path` and `test_path`.
 
     Without a test_path, the same 1-degree cells are held out of `path` and of `grpo_path`; what grpo_path has in them
-    is neither trained nor evaluated on.
+    is neither trained nor evaluated on. Without a path there is nothing to train on.
+
+    Args:
+        read_test: reads test_path; None: as the others.
+    Raises:
+        ValueError: when there is neither a path nor a test_path, or a grpo_path alone.
     """
-    assert config.path is not None, "the format checks that there is a path"
+    if config.path is None:
+        if config.test_path is None or config.grpo_path is not None:
+            raise ValueError(
+                f"data.path must be set when data.name is {config.name}; to evaluate only, set data.test_path alone."
+            )
+        return Splits([], (read_test or read)(config.test_path))
     examples = read(config.path)
     own = None if config.grpo_path is None else read(config.grpo_path)
     if config.test_path is not None:
-        return Splits(examples, read(config.test_path), own)
+        return Splits(examples, (read_test or read)(config.test_path), own)
     splits = split_by_cell(examples, config.test_fraction)
     return Splits(splits.train, splits.test, None if own is None else split_by_cell(own, config.test_fraction).train)
 

@@ -102,6 +102,6 @@ def _pop_degrees(record: dict[str, Any], keys: tuple[str, ...], where: str) -> f
 def load_jsonl(config: DataConfig, seed: int) -> Splits:
     """Examples of `path`, `grpo_path` and `test_path`; without a test_path, 1-degree cells are held out."""
     del seed
-    if config.path is None:
+    if config.path is None and config.test_path is None:
         raise ValueError("data.path must name a JSONL file when data.name is jsonl.")
     return split_files(config, lambda path: fill_regions(read_jsonl(path), default_index()))

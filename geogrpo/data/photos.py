@@ -92,6 +92,6 @@ def read_photos(folder: str | Path) -> list[Example]:
 def load_photos(config: DataConfig, seed: int) -> Splits:
     """Photographs of `path`, `grpo_path` and `test_path`; without a test_path, 1-degree cells are held out."""
     del seed
-    if config.path is None:
+    if config.path is None and config.test_path is None:
         raise ValueError("data.path must name a folder when data.name is photos.")
     return split_files(config, lambda folder: fill_regions(read_photos(folder), default_index()))
