@@ -2,9 +2,9 @@
 
 import sys
 
-from geogrpo import label, train
+from geogrpo import audit, evaluate, label, train
 
-COMMANDS = {"train": train.main, "label": label.main}
+COMMANDS = {"train": train.main, "evaluate": evaluate.main, "label": label.main, "audit": audit.main}
 
 
 def main() -> None:

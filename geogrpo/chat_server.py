@@ -106,7 +106,7 @@ class ChatServer:
         Raises:
             ServerError: after max_retries further attempts, or at once where another one cannot help.
         """
-        model = await self._model_name()
+        model = await self.model_name()
         image = {"type": "image_url", "image_url": {"url": picture_url}}
         messages: Any = [{"role": "user", "content": [image, {"type": "text", "text": text}]}]
 
@@ -117,11 +117,15 @@ class ChatServer:
 
         return await self._with_retries(ask_once)
 
-    async def _model_name(self) -> str:
-        """The configured model, or the only one served."""
+    async def model_name(self) -> str:
+        """The configured model, or the only one served.
+
+        Raises:
+            ServerError: when it must be asked for and there is no answer, or not exactly one model.
+        """
         async with self._model_lock:
             if self._model is None:
-                names = await self._with_retries(self._served_models)
+                names = await self.served_models()
                 if len(names) != 1:
                     raise ServerError(
                         f"{self._options.url} serves {len(names)} models ({', '.join(names)}): set"
@@ -130,7 +134,11 @@ class ChatServer:
                 self._model = names[0]
             return self._model
 
-    async def _served_models(self) -> list[str]:
+    async def served_models(self) -> list[str]:
+        """The names of its models. Raises ServerError when it does not answer."""
+        return await self._with_retries(self._list_models)
+
+    async def _list_models(self) -> list[str]:
         body = (await self._client.models.with_raw_response.list()).text
         try:
             return [str(model["id"]) for model in json.loads(body)["data"]]

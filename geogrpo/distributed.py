@@ -4,6 +4,7 @@ Every rank calls the same collectives in the same order, also with an empty batc
 """
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -41,6 +42,14 @@ def init_distributed() -> torch.device:
         else:
             dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     return device
+
+
+def leave_together() -> None:
+    """Leave the process group, all ranks together: one that leaves early makes gloo abort another."""
+    if dist.is_initialized():
+        if sys.exc_info()[0] is None:
+            dist.barrier()
+        dist.destroy_process_group()
 
 
 def rank() -> int:

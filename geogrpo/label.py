@@ -8,7 +8,7 @@ The output is a data set: --data.name jsonl --data.path chains.jsonl. Of each ex
 country, state and city (English, from the region index), and the chain with its template and language.
 
 A run that was stopped, however it was, goes on when the same command is given again, and ends with the same bytes as
-one that was not. <output>.label.json beside the output holds the options and how far it is.
+one that was not. <output>.progress.json beside the output holds the options and how far it is.
 """
 
 import argparse

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 import transformers
-from PIL import Image
 from rich.console import Console
 
 from geogrpo import checkpoint as ckpt
@@ -27,7 +26,7 @@ from geogrpo.config import (
     save_config,
 )
 from geogrpo.data import Splits, load_dataset
-from geogrpo.data.blue_marble import blue_marble
+from geogrpo.data.blue_marble import world_picture
 from geogrpo.distributed import all_gather_list, is_main, shard_policy, shard_slice, world_size
 from geogrpo.evaluation import best_constant_guess, predict_held_out
 from geogrpo.images import open_image
@@ -69,7 +68,10 @@ def validate(config: RunConfig) -> Splits:
         raise ValueError(f"answer.prompt {config.answer.prompt!r} is unknown. Known: {', '.join(PROMPTS)}.")
     splits = load_dataset(config.data, config.seed)
     if config.grpo.steps:
-        check_columns(rewards, splits.grpo_train[0])
+        check_columns(rewards, splits.grpo_train)
+        for reward in rewards.values():
+            if hasattr(reward, "check"):
+                reward.check()
     return splits
 
 
@@ -324,7 +326,7 @@ class Run:
             constant_latlon_deg=best_constant_guess(self.splits.train, seed=self.config.seed),
             index=default_index(),
             num_samples=self.config.evaluation.bootstrap_samples,
-            world=_world_picture(),
+            world=world_picture(),
             console=self.console,
         )
         for line in skipped_lines(progress.skipped_images):
@@ -364,14 +366,6 @@ def _checkpoint_to_resume(config: RunConfig, folder: Path) -> Path:
     if newest is None:
         raise ValueError(f"--resume: {checkpoints} holds no complete checkpoint.")
     return newest
-
-
-def _world_picture() -> Image.Image | None:
-    """The Earth for the map; None where the extra `demo` is not installed."""
-    try:
-        return blue_marble()
-    except ValueError:
-        return None
 
 
 __all__ = ["DryRun", "Run", "dry_run", "saved_config", "validate"]

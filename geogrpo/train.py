@@ -13,12 +13,12 @@ import shutil
 import sys
 from collections.abc import Sequence
 
-import torch.distributed as dist
 import yaml
 
 from geogrpo.config import RunConfig, config_to_dict, load_config
-from geogrpo.distributed import init_distributed, is_main, world_size
+from geogrpo.distributed import init_distributed, is_main, leave_together, world_size
 from geogrpo.plan import format_data, format_plan, plan_run
+from geogrpo.rewards.judge import JudgeError
 from geogrpo.run import Run, dry_run, saved_config
 
 COMMENT, MAX_WIDTH = "# ", 120
@@ -57,9 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"geogrpo.train: error: {error}", file=sys.stderr)
             sys.exit(2)
         if run is not None:
-            run.train()
+            try:
+                run.train()
+            except JudgeError as error:
+                print(f"geogrpo.train: stopped: {error}", file=sys.stderr)
+                sys.exit(1)
     finally:
-        shut_down()
+        leave_together()
 
 
 def print_dry_run(config: RunConfig, num_gpus: int) -> None:
@@ -82,14 +86,6 @@ def print_dry_run(config: RunConfig, num_gpus: int) -> None:
 
 def _commented(lines: str) -> str:
     return "".join(f"{COMMENT}{line}".rstrip() + "\n" for line in lines.splitlines())
-
-
-def shut_down() -> None:
-    """Leave the process group, all ranks together: one that leaves early makes gloo abort another."""
-    if dist.is_initialized():
-        if sys.exc_info()[0] is None:
-            dist.barrier()
-        dist.destroy_process_group()
 
 
 if __name__ == "__main__":

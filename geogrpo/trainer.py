@@ -21,7 +21,7 @@ import torch
 from geogrpo_kernels import PolicyLoss, PolicyObjective
 from torch import Tensor
 
-from geogrpo.advantages import decoupled_advantages, group_advantages, has_signal
+from geogrpo.advantages import decoupled_advantages, group_advantages
 from geogrpo.checkpoint import Progress
 from geogrpo.config import GRPOConfig
 from geogrpo.data.loader import Batch, load_batches
@@ -94,8 +94,7 @@ def train_grpo(
     progress = progress or Progress(stage="grpo")
     engine = make_engine(config.sampling.engine, processor)
     chosen_rewards, loss_function = find_rewards(config.rewards, rewards), find_loss(config.loss.name)
-    if len(examples):
-        check_columns(chosen_rewards, examples[0])
+    check_columns(chosen_rewards, examples)
     dummy = processor.dummy_group()
     steps, per_step = range(progress.step, config.steps), config.prompts_per_step
     counter = StepCounter(progress, num_examples=len(examples), per_step=per_step, num_steps=config.steps)
@@ -248,11 +247,14 @@ def _step_metrics(completions: list[dict[str, Any]], group_size: int, result: Up
     if not completions:
         # Every image of the step was unreadable.
         return {"reward": float("nan")}
-    rewards = torch.tensor([record["reward"] for record in completions], dtype=torch.float64).view(-1, group_size)
+    rewards, advantages = (
+        torch.tensor([record[key] for record in completions], dtype=torch.float64).view(-1, group_size)
+        for key in ("reward", "advantage")
+    )
     metrics = {
         "reward": float(rewards.mean()),
         "reward_std": float(rewards.std(-1).mean()),
-        "frac_reward_zero_std": float((~has_signal(rewards)).double().mean()),
+        "frac_reward_zero_std": float((advantages == 0).all(-1).double().mean()),
         "loss": result.loss,
         "grad_norm": result.grad_norm,
         **result.token_means,

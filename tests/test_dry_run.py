@@ -29,7 +29,7 @@ from geogrpo.run import Run, dry_run, validate
 @pytest.fixture(autouse=True)
 def _keep_the_process_group(monkeypatch: pytest.MonkeyPatch) -> None:
     """main() leaves the process group at its end; the other tests of this process still need it."""
-    monkeypatch.setattr(train, "shut_down", lambda: None)
+    monkeypatch.setattr(train, "leave_together", lambda: None)
 
 
 def with_own_examples(config: RunConfig, dataset: Path) -> RunConfig:

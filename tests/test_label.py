@@ -21,7 +21,6 @@ from geogrpo.data.jsonl import read_jsonl
 from geogrpo.labelling import workers as workers_module
 from geogrpo.labelling.labeller import _is_read_back
 from geogrpo.labelling.languages import LocalNames
-from geogrpo.labelling.output import LabelFiles, record_path
 from geogrpo.labelling.photographs import Photographs
 from geogrpo.labelling.solved import SolvedPlaces, read_solved
 from geogrpo.labelling.tables import Table
@@ -29,6 +28,7 @@ from geogrpo.parsing import parse_completion
 from geogrpo.regions.chain import CHAIN_TEMPLATES
 from geogrpo.regions.index import RegionIndex
 from geogrpo.regions.sources.geonames import Places, load_geonames
+from geogrpo.resumable import ResumableFiles, record_path
 
 PHOTOS = Path("/work/shared/data/photos")
 PARIS, WINDHOEK, BIEI = (48.8566, 2.3522), (-22.5594, 17.0832), (43.5833, 142.4667)
@@ -371,9 +371,9 @@ def test_a_run_stopped_anywhere_ends_with_the_bytes_of_one_that_was_not(
     options = ("--template", "mixed", "--language", "en,fr")
     run(table, "-o", tmp_path / "whole.jsonl", "--skipped", tmp_path / "whole_skipped.jsonl", *options)
     arguments = (table, "-o", tmp_path / "killed.jsonl", "--skipped", tmp_path / "killed_skipped.jsonl", *options)
-    commit, num_calls = LabelFiles.commit, 0
+    commit, num_calls = ResumableFiles.commit, 0
 
-    def dying_commit(files: LabelFiles) -> None:
+    def dying_commit(files: ResumableFiles) -> None:
         nonlocal num_calls
         if num_calls == num_commits:
             raise Killed
@@ -381,7 +381,7 @@ def test_a_run_stopped_anywhere_ends_with_the_bytes_of_one_that_was_not(
         commit(files)
 
     with monkeypatch.context() as patch:
-        patch.setattr(LabelFiles, "commit", dying_commit)
+        patch.setattr(ResumableFiles, "commit", dying_commit)
         with pytest.raises(Killed):
             run(*arguments)
     with (tmp_path / "killed.jsonl").open("ab") as file:
@@ -450,12 +450,12 @@ def test_an_output_that_is_not_what_the_last_run_left_is_refused(
     output.write_bytes(content.replace(b"lines", b"LINES"))
     assert "was changed since the last run" in failing_run(capsys, table, "-o", output)
     record_path(output).write_text("{")
-    assert "is no record of labels" in failing_run(capsys, table, "-o", output)
+    assert "is no record of a run" in failing_run(capsys, table, "-o", output)
 
 
 def test_two_runs_do_not_write_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table, output = write_csv(tmp_path / "rows.csv", many_rows(5)), tmp_path / "chains.jsonl"
-    files = LabelFiles(output, None, {})
+    files = ResumableFiles(output, None, {})
     assert "another run is writing it" in failing_run(capsys, table, "-o", output, "--overwrite")
     files.close()
     run(table, "-o", output, "--overwrite")

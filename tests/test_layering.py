@@ -20,6 +20,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         "geogrpo.images",
         "geogrpo.seeds",
         "geogrpo.chat_server",
+        "geogrpo.resumable",
     ),
     (
         "geogrpo.policy",
@@ -27,16 +28,17 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         "geogrpo.losses",
         "geogrpo.advantages",
         "geogrpo.metrics",
+        "geogrpo.uncertainty",
         "geogrpo.checkpoint",
         "geogrpo.distributed",
         "geogrpo.optimization",
     ),
     ("geogrpo.rollout", "geogrpo.rewards", "geogrpo.data", "geogrpo.plan"),
-    ("geogrpo.evaluation", "geogrpo.labelling"),
+    ("geogrpo.evaluation", "geogrpo.labelling", "geogrpo.auditing"),
     ("geogrpo.report", "geogrpo.supervised", "geogrpo.trainer"),
     ("geogrpo.run",),
     # The bare package holds the names for library users, which come from everywhere.
-    ("geogrpo.train", "geogrpo.label", "geogrpo.__main__", "geogrpo"),
+    ("geogrpo.train", "geogrpo.label", "geogrpo.evaluate", "geogrpo.audit", "geogrpo.__main__", "geogrpo"),
 )
 LEVEL_OF = {unit: level for level, units in enumerate(LEVELS) for unit in units}
 KERNEL_LIBRARIES = {"torch", "triton", "geogrpo_kernels", *sys.stdlib_module_names}

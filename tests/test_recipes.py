@@ -134,4 +134,4 @@ def test_the_demo_runs_under_every_preset_that_needs_no_judge() -> None:
     assert judged == {"globe_paper", "globe_code"}
     for name in PRESETS.keys() - judged:
         config = load_config("demo", ["--rewards.preset", name])
-        check_columns(find_rewards(config.grpo.rewards), examples[0])
+        check_columns(find_rewards(config.grpo.rewards), examples)

@@ -15,6 +15,7 @@ from transformers import AutoModelForImageTextToText, AutoTokenizer
 from geogrpo.checkpoint import latest_checkpoint
 from geogrpo.config import LossConfig, ModelConfig, RunConfig, save_config
 from geogrpo.data.loader import step_indices
+from geogrpo.evaluation import HeldOutPrediction
 from geogrpo.policy.packing import Group, pack
 from geogrpo.report.run_log import read_metrics
 from geogrpo.run import Run
@@ -38,7 +39,7 @@ def test_a_run_leaves_what_the_readme_promises(config: RunConfig, device: torch.
     assert {"multiscale", "format"} == set(completions[0]["rewards"])
     predictions = [json.loads(line) for line in (run.folder / "predictions_grpo.jsonl").read_text().splitlines()]
     assert [record["id"] for record in predictions] == [f"test-{i}.png" for i in range(4)]
-    fields = {"id", "true_latlon_deg", "predicted_latlon_deg", "sampled_latlon_deg", "text"}
+    fields = {field.name for field in dataclasses.fields(HeldOutPrediction)}
     assert set(predictions[0]) == fields
     assert all(len(record["sampled_latlon_deg"]) == 2 for record in predictions)
 

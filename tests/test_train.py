@@ -18,7 +18,7 @@ SHARED_GROUP = pytest.mark.usefixtures("device")
 @pytest.fixture(autouse=True)
 def _keep_the_process_group(monkeypatch: pytest.MonkeyPatch) -> None:
     """main() leaves the process group at its end; the other tests of this process still need it."""
-    monkeypatch.setattr(train, "shut_down", lambda: None)
+    monkeypatch.setattr(train, "leave_together", lambda: None)
 
 
 def error_of(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -144,4 +144,4 @@ def test_an_unknown_command_lists_the_known_ones(
     monkeypatch.setattr(sys, "argv", ["geogrpo", "fly"])
     with pytest.raises(SystemExit):
         commands.main()
-    assert "usage: geogrpo {train,label}" in capsys.readouterr().err
+    assert "usage: geogrpo {train,evaluate,label,audit}" in capsys.readouterr().err

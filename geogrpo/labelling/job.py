@@ -14,7 +14,6 @@ from pathlib import Path
 
 from geogrpo.labelling.labeller import MIXED, ChainStyle, Labeller
 from geogrpo.labelling.languages import INDEX_LANGUAGE, check_languages
-from geogrpo.labelling.output import NUM_EXAMPLES, LabelFiles, Record, record_path
 from geogrpo.labelling.photographs import Photographs, find_photographs
 from geogrpo.labelling.rows import BATCH_ROWS, Batch, Problem, Source
 from geogrpo.labelling.solved import DROP_WITHIN_KM, SOLVED_WITHIN_KM, SolvedPlaces, read_solved
@@ -23,6 +22,7 @@ from geogrpo.labelling.workers import Workers
 from geogrpo.regions.chain import CHAIN_TEMPLATES
 from geogrpo.regions.index import RegionIndex, default_index
 from geogrpo.regions.names import names_version
+from geogrpo.resumable import NUM_EXAMPLES, Record, ResumableFiles, record_path
 
 MAX_DECIMALS = 10
 _ENCODE = json.JSONEncoder(ensure_ascii=False).encode
@@ -120,9 +120,10 @@ def write_labels(
         stack.callback(workers.close)
         stack.enter_context(closing(source))
         index = RegionIndex.load(job.index) if job.index else default_index()
-        files = LabelFiles(job.output, job.skipped, _options(job, source, index), overwrite=job.overwrite)
-        stack.enter_context(closing(files))
+        # Before the output is begun: a mistake there must leave no files of other options.
         solved = SolvedPlaces(read_solved(job.solved, job.solved_within_km)) if job.solved else None
+        files = ResumableFiles(job.output, job.skipped, _options(job, source, index), overwrite=job.overwrite)
+        stack.enter_context(closing(files))
         labeller = Labeller(
             index,
             job.style,
@@ -172,14 +173,14 @@ def _options(job: LabelJob, source: Source, index: RegionIndex) -> dict[str, obj
     }
 
 
-def _know_written_ids(labeller: Labeller, files: LabelFiles) -> None:
+def _know_written_ids(labeller: Labeller, files: ResumableFiles) -> None:
     lines = files.written_lines()
     while some := list(islice(lines, BATCH_ROWS)):
         labeller.know([json.loads(line)["id"] for line in some])
 
 
 def _label_batches(
-    source: Source, labeller: Labeller, files: LabelFiles, on_progress: Callable[[int, int, int], None]
+    source: Source, labeller: Labeller, files: ResumableFiles, on_progress: Callable[[int, int, int], None]
 ) -> None:
     record = files.record
     for batch in source.batches(record.num_rows):

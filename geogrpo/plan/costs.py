@@ -33,7 +33,7 @@ class Hardware:
     """Share of bytes_per_s while decoding."""
 
 
-H200 = Hardware("H200", flops_per_s=989e12, bytes_per_s=4.8e12, memory_gb=141.0, use_of_flops=0.4, use_of_bandwidth=0.5)
+H200 = Hardware("H200", flops_per_s=989e12, bytes_per_s=4.8e12, memory_gb=141.0, use_of_flops=0.2, use_of_bandwidth=0.5)
 """Peaks from NVIDIA's data sheet of the H200 SXM. The two shares are guesses, measured nowhere in this project; others
 report 8 to 23 % of the peak for GRPO of 3B and 7B vision-language models (EasyR1, assets/baselines.md).
 """

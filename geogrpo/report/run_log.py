@@ -8,7 +8,7 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from geogrpo.evaluation import HeldOutPrediction
+from geogrpo.evaluation import HeldOutPrediction, read_held_out
 
 
 class RunLog:
@@ -54,8 +54,7 @@ def predictions_path(folder: Path, stage: str) -> Path:
 
 def read_predictions(folder: Path, stage: str) -> list[HeldOutPrediction]:
     """The held-out predictions of a stage."""
-    lines = predictions_path(folder, stage).read_text(encoding="utf-8").splitlines()
-    return [HeldOutPrediction(**json.loads(line)) for line in lines]
+    return read_held_out(predictions_path(folder, stage))
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

@@ -18,13 +18,23 @@ from rich.console import Console
 from rich.table import Table
 
 from geogrpo.rewards import JUDGED_REWARDS, PRESETS, REWARDS
-from geogrpo.rewards.lab import Lab, best_constant, draw_truths, open_lab, reward_by_distance, spread_in_groups
+from geogrpo.rewards.lab import (
+    ConstantGuess,
+    Lab,
+    best_constant,
+    draw_truths,
+    open_lab,
+    reward_by_distance,
+    spread_in_groups,
+)
 from geogrpo.rewards.lab_figures import plot_probes, plot_rewards
 from geogrpo.rewards.probes import PROBES, run_probes, winning_attacks
 from geogrpo.types import Example
 
 TABLE_KM = (1, 25, 100, 200, 750, 2500, 5000)
 CURVE_KM = np.geomspace(0.5, 20_000, 48)
+PRESETS_PER_TABLE = 4
+"""As many as 80 columns hold."""
 SUFFIXES = (".png", ".svg", ".pdf")
 CURVE_TRUTHS = 200
 """Truths behind each point of a curve."""
@@ -95,6 +105,15 @@ def _plot(options: argparse.Namespace, console: Console, labs: list[Lab], truths
         curves = {lab.name: reward_by_distance(lab, some, CURVE_KM.tolist()) for lab in labs}
     with console.status("Looking for the best constant guess"):
         floors = {lab.name: best_constant(lab, truths) for lab in labs}
+    exact = {lab.name: lab.mean_reward(PROBES["exact"].answer(truths), truths) for lab in labs}
+    for start in range(0, len(labs), PRESETS_PER_TABLE):
+        names = [lab.name for lab in labs[start : start + PRESETS_PER_TABLE]]
+        console.print(_plot_table({name: rows[name] for name in names}, floors, exact))
+    plot_rewards(CURVE_KM.tolist(), curves, floors, options.output)
+    console.print(f"{len(truths):,} truths; picture: {options.output}", highlight=False)
+
+
+def _plot_table(rows: dict[str, list], floors: dict[str, ConstantGuess], exact: dict[str, float]) -> Table:
     table = Table(title="Mean reward of an honest answer by its distance, and of the best constant guess")
     table.add_column("")
     for name in rows:
@@ -102,14 +121,10 @@ def _plot(options: argparse.Namespace, console: Console, labs: list[Lab], truths
     for i, km in enumerate(TABLE_KM):
         table.add_row(f"{km:,} km", *(f"{values[i]:.3f}" for values in rows.values()))
     table.add_section()
-    table.add_row("best constant", *(f"{floor.reward:.3f}" for floor in floors.values()))
-    table.add_row("given as", *(floor.place for floor in floors.values()))
-    exact = [lab.mean_reward(PROBES["exact"].answer(truths), truths) for lab in labs]
-    shares = zip(floors.values(), exact, strict=True)
-    table.add_row("of an exact answer", *(f"{floor.reward / most:.1%}" for floor, most in shares))
-    console.print(table)
-    plot_rewards(CURVE_KM.tolist(), curves, floors, options.output)
-    console.print(f"{len(truths):,} truths; picture: {options.output}", highlight=False)
+    table.add_row("best constant", *(f"{floors[name].reward:.3f}" for name in rows))
+    table.add_row("given as", *(floors[name].place for name in rows))
+    table.add_row("of an exact answer", *(f"{floors[name].reward / exact[name]:.1%}" for name in rows))
+    return table
 
 
 def _probe(options: argparse.Namespace, console: Console, labs: list[Lab], truths: list[Example]) -> None:

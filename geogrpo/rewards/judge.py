@@ -65,6 +65,14 @@ class ServerJudge:
     def __str__(self) -> str:
         return str(self._server)
 
+    async def check(self) -> None:
+        """Raise JudgeError unless the server answers and it is clear which model is to be asked."""
+        try:
+            await self._server.served_models()
+            await self._server.model_name()
+        except ServerError as error:
+            raise JudgeError(f"reward 'localizability': {error}") from error
+
     async def probability_of_yes(self, picture_url: str, text: str) -> float:
         """The probability that the answer to `text`, asked about the picture, is yes.
 
@@ -178,16 +186,42 @@ class ModelJudge:
         return output.logits[0]
 
 
+def check_judge_folder(path: str) -> Any:
+    """The configuration of the model in `path`.
+
+    Raises:
+        ValueError: when there is none, or the model reads no images.
+    """
+    folder = str(Path(path).expanduser())
+    if path.startswith((".", "/", "~")) and not Path(folder).is_dir():
+        raise ValueError(f"{_key(path)}: no such folder. Give an existing folder or a hub name (owner/model).")
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise _not_loaded(path, error) from error
+    if type(config) not in PROCESSOR_MAPPING:
+        raise _not_loaded(path, ValueError(f"models of type {config.model_type!r} read no images"))
+    return config
+
+
+def _key(path: str) -> str:
+    return f"grpo.rewards.judge.path {path}"
+
+
+def _not_loaded(path: str, error: Exception) -> ValueError:
+    reason = str(error).rstrip(".")
+    return ValueError(
+        f"{_key(path)}: cannot load it: {reason}. Expected an image-text-to-text model in the Hugging Face layout, with"
+        " safetensors, tokenizer and image processor."
+    )
+
+
 def _load(path: str, device: torch.device) -> tuple[Any, Any]:
     """The processor and the frozen model in `path`."""
     folder = str(Path(path).expanduser())
-    key = f"grpo.rewards.judge.path {path}"
-    if path.startswith((".", "/", "~")) and not Path(folder).is_dir():
-        raise ValueError(f"{key}: no such folder. Give an existing folder or a hub name (owner/model).")
+    key = _key(path)
+    config = check_judge_folder(path)
     try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        if type(config) not in PROCESSOR_MAPPING:
-            raise ValueError(f"models of type {config.model_type!r} read no images")
         processor = _without_video(PROCESSOR_MAPPING[type(config)]).from_pretrained(folder, trust_remote_code=False)
         # Typed as if it returned the model alone.
         auto_class: Any = AutoModelForImageTextToText
@@ -195,11 +229,7 @@ def _load(path: str, device: torch.device) -> tuple[Any, Any]:
             folder, trust_remote_code=False, use_safetensors=True, dtype="auto", output_loading_info=True
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = str(error).rstrip(".")
-        raise ValueError(
-            f"{key}: cannot load it: {reason}. Expected an image-text-to-text model in the Hugging Face layout, with"
-            " safetensors, tokenizer and image processor."
-        ) from error
+        raise _not_loaded(path, error) from error
     if loaded["missing_keys"]:
         # transformers makes up what is missing, at random.
         raise ValueError(f"{key}: its checkpoint lacks weights: {', '.join(sorted(loaded['missing_keys'])[:3])}.")
@@ -232,4 +262,4 @@ def _single_tokens(tokenizer: Any, word: str, path: str) -> list[int]:
     return sorted(ids)
 
 
-__all__ = ["JudgeError", "ModelJudge", "ServerJudge"]
+__all__ = ["JudgeError", "ModelJudge", "ServerJudge", "check_judge_folder"]

@@ -19,13 +19,14 @@ from geogrpo.regions.sources.geonames import load_geonames
 from geogrpo.regions.tabular import read_points
 from geogrpo.rewards import JUDGED_REWARDS, find_rewards, resolve_preset
 from geogrpo.rewards.scoring import Scores, score_completions
-from geogrpo.rewards.visual_vocabulary import VOCABULARY
+from geogrpo.rewards.visual_vocabulary import GENERIC, VOCABULARY
 from geogrpo.types import Example
 
 NUM_ENTITIES = 4
 """Things that the picture of a truth shows."""
+EVERYTHING = sorted(VOCABULARY | GENERIC)
 NUM_CANDIDATES = 250
-"""Constant guesses tried: the most populous places, and as many places drawn like the truths."""
+"""Constant guesses tried: the most populous places, and as many of the truths."""
 GROUP_SIZE = 8
 GROUP_ERRORS_KM = {"wide groups (1-10000 km)": (1.0, 10_000.0), "close groups (1-25 km)": (1.0, 25.0)}
 """Answers of a group lie between so far from the truth, evenly on a logarithmic scale."""
@@ -158,18 +159,22 @@ def displaced(truths: Sequence[Example], distance_km: np.ndarray, rng: np.random
 
 
 def best_constant(lab: Lab, truths: Sequence[Example], *, seed: int = 1) -> ConstantGuess:
-    """The constant guess that earns most over the truths, of NUM_CANDIDATES tried."""
+    """The constant guess that earns most over the truths, of NUM_CANDIDATES tried; also with everything named that a
+    picture might show, where that pays.
+    """
     places = load_geonames()
     populous = np.argsort(-places.population, kind="stable")[: NUM_CANDIDATES // 2]
-    drawn = draw_truths(NUM_CANDIDATES - len(populous), seed=seed)
-    rng = np.random.default_rng(seed)
-    best: ConstantGuess | None = None
-    for place in [*_examples(places.latlon_deg[populous], rng), *drawn]:
-        reward = lab.mean_reward([completion(chain(place))] * len(truths), truths)
-        if best is None or reward > best.reward:
-            best = ConstantGuess(f"{place.city}, {place.country}", place.latlon_deg, reward)
-    assert best is not None
-    return best
+    candidates = [*_examples(places.latlon_deg[populous], np.random.default_rng(seed)), *truths[: NUM_CANDIDATES // 2]]
+    guesses = [_constant(lab, truths, place) for place in candidates]
+    best = max(range(len(candidates)), key=lambda i: guesses[i].reward)
+    stuffed = _constant(lab, truths, candidates[best], seen=EVERYTHING)
+    return max(guesses[best], stuffed, key=lambda guess: guess.reward)
+
+
+def _constant(lab: Lab, truths: Sequence[Example], place: Example, seen: Sequence[str] = ()) -> ConstantGuess:
+    reward = lab.mean_reward([completion(chain(place), seen=seen)] * len(truths), truths)
+    named = ", everything named" if seen else ""
+    return ConstantGuess(f"{place.city}, {place.country}{named}", place.latlon_deg, reward)
 
 
 def spread_in_groups(lab: Lab, truths: Sequence[Example], *, seed: int = 0) -> dict[str, dict[str, float]]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from geogrpo.chat_server import bare_picture, jpeg_data_url
 from geogrpo.config import JudgeConfig
-from geogrpo.rewards.judge import JudgeError, ModelJudge, ServerJudge
+from geogrpo.rewards.judge import JudgeError, ModelJudge, ServerJudge, check_judge_folder
 from geogrpo.types import Example
 
 QUESTION = (
@@ -71,6 +71,19 @@ class Localizability:
         self._config = config
         self._requests: _Requests | None = None
         self._model: ModelJudge | None = None
+
+    def check(self) -> None:
+        """Ask the server for its models, or look at the model's configuration, before anything is trained.
+
+        Raises:
+            JudgeError: when the server does not answer, or serves several models and none is chosen.
+            ValueError: naming the judge's path, or the missing openai package.
+        """
+        if self._config.url is not None:
+            asyncio.run(ServerJudge(self._config).check())
+        else:
+            assert self._config.path is not None
+            check_judge_folder(self._config.path)
 
     def start(self, example: Example, completion: str) -> None:
         """Begin to judge; the next call collects. Does nothing for a model in this process.

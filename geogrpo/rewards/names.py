@@ -9,7 +9,7 @@ import numpy as np
 
 from geogrpo.regions.names import locate
 from geogrpo.rewards.distance import distances_km, geoagent
-from geogrpo.rewards.region import is_same, names_of
+from geogrpo.rewards.region import chain_share, is_same, names_of
 from geogrpo.types import Prediction
 
 CITY_SHARE = 0.8
@@ -17,6 +17,7 @@ CITY_SHARE = 0.8
 MIN_OVERLAP = 0.7
 """GLOBE's code: one name lies in the other and is at least this much of its length."""
 GEOVISTA_BETA = 2.0
+GEOAGENT_WEIGHTS = np.array([0.1, 0.6, 0.3])
 
 
 def globe_exact(
@@ -78,10 +79,11 @@ def geoagent_semantic(
     **_: Any,
 ) -> list[float]:
     """GeoAgent (arXiv 2602.12617), its semantic part: 0.1 for the country, 0.6 for the state, 0.3 for the city, each
-    only below a right level. There a sentence embedding says how alike two names are, here they mean one place or not.
+    only below a right level. There a sentence embedding says how alike two names are, here they mean one place or not;
+    levels that the truth does not have are left out, and the others weigh as much more.
     """
-    is_earned = np.logical_and.accumulate(_right_names(prediction, country, state, city), axis=1)
-    return (is_earned @ np.array([0.1, 0.6, 0.3])).tolist()
+    is_given = _truth(country, state, city).astype(bool)
+    return chain_share(_right_names(prediction, country, state, city), is_given, GEOAGENT_WEIGHTS).tolist()
 
 
 def geoagent_spatial(
@@ -129,5 +131,8 @@ def _right_names(
     prediction: list[Prediction], country: list[str | None], state: list[str | None], city: list[str | None]
 ) -> np.ndarray:
     """(N, 3) bool: country, state and city are named rightly, each for itself, in the true country."""
-    truth = np.array([country, state, city], dtype=object).T.reshape(-1, 3)
-    return is_same(names_of(prediction), truth)
+    return is_same(names_of(prediction), _truth(country, state, city))
+
+
+def _truth(country: list[str | None], state: list[str | None], city: list[str | None]) -> np.ndarray:
+    return np.array([country, state, city], dtype=object).T.reshape(-1, 3)

@@ -50,7 +50,7 @@ PRESETS: dict[str, Preset] = {
     "globe_code": Preset(
         {"globe_substring": 1.0, "localizability": 0.5, "visual_recall": 0.2, "think_answer_tags": 1.0},
         about="GLOBE's train_all_rewards.sh (lingli1996/GLOBE); its README has 0.2 and 0.5 the other way round."
-        " Needs a judge.",
+        " Needs a judge, which is asked in our words at temperature 0 instead of 0.6.",
     ),
     "globe_two_rewards": Preset(
         {"globe_substring": 1.0, "visual_recall": 0.5, "think_answer_tags": 1.0},

@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from geogrpo.regions.names import locate
-from geogrpo.rewards.lab import Lab, chain, completion, displaced
-from geogrpo.rewards.visual_vocabulary import GENERIC, VOCABULARY
+from geogrpo.rewards.lab import EVERYTHING, Lab, chain, completion, displaced
 from geogrpo.types import Example
 
 CITY_ERROR_KM = 10.0
@@ -65,7 +64,7 @@ def _swapped(truths: Sequence[Example]) -> list[str]:
 
 
 def _stuffing(truths: Sequence[Example]) -> list[str]:
-    return [completion(chain(LONDON), seen=sorted(VOCABULARY | GENERIC))] * len(truths)
+    return [completion(chain(LONDON), seen=EVERYTHING)] * len(truths)
 
 
 def _hedging(truths: Sequence[Example]) -> list[str]:

@@ -25,7 +25,7 @@ def coordinates_region(
     index = default_index()
     found = _regions(index, [p.latlon_deg for p in prediction])
     truth = _regions(index, latlon_deg)
-    return _chain(found == truth, truth >= 0).tolist()
+    return chain_share(found == truth, truth >= 0).tolist()
 
 
 def named_region(
@@ -41,7 +41,7 @@ def named_region(
     """Share of country, state and city named rightly, in any language; None for an example without a country."""
     truth = np.array([country, state, city], dtype=object).T.reshape(-1, len(LEVELS))
     is_given = truth.astype(bool)
-    earned = _chain(is_same(names_of(prediction), truth), is_given)
+    earned = chain_share(is_same(names_of(prediction), truth), is_given)
     return [float(value) if given else None for value, given in zip(earned, is_given[:, 0], strict=True)]
 
 
@@ -86,8 +86,8 @@ def is_same(named: np.ndarray, names: np.ndarray) -> np.ndarray:
     return np.stack(columns, axis=1)
 
 
-def _chain(is_right: np.ndarray, is_given: np.ndarray) -> np.ndarray:
+def chain_share(is_right: np.ndarray, is_given: np.ndarray, level_weights: np.ndarray = LEVEL_WEIGHTS) -> np.ndarray:
     """(N, 3) -> (N,): weights of the given levels that are right, with all given ones above them, out of all given."""
     is_earned = np.logical_and.accumulate(is_right | ~is_given, axis=1) & is_given
-    weights = np.where(is_given, LEVEL_WEIGHTS, 0.0)
+    weights = np.where(is_given, level_weights, 0.0)
     return (weights * is_earned).sum(1) / np.maximum(weights.sum(1), np.finfo(float).tiny)

@@ -33,6 +33,8 @@ COLUMNS = (
     "completion_ids",
 )
 """What every reward is called with, besides prompts and completions and the examples' own columns."""
+NUM_CHECKED = 100
+"""Examples in which check_columns looks for a column."""
 SHOWN_CHARS = 200
 """Of a completion in a message."""
 
@@ -57,18 +59,23 @@ class Scores:
     """Reward to completions for which it failed and counts as missing (config.on_error)."""
 
 
-def check_columns(rewards: Mapping[str, Reward], example: Example) -> None:
-    """Raise ValueError when a reward asks for a column that neither the library nor this example has."""
+def check_columns(rewards: Mapping[str, Reward], examples: Sequence[Example]) -> None:
+    """Raise ValueError when a reward asks for a column that neither the library nor the first examples have."""
+    first = [examples[i] for i in range(min(len(examples), NUM_CHECKED))]
+    known = [*COLUMNS, *sorted({column for example in first for column in example.columns})]
     for name, reward in rewards.items():
-        known = {*COLUMNS, *example.columns}
-        parameters = list(inspect.signature(reward).parameters.values())
-        asked = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
-        for column in asked:
-            if column not in known:
+        for column in _asked_columns(reward):
+            if first and column not in known:
                 raise ValueError(
-                    f"reward {name!r} needs the column {column!r}, which example {example.id!r} does not have."
-                    f" It has: {', '.join([*COLUMNS, *sorted(example.columns)])}."
+                    f"reward {name!r} needs the column {column!r}, which example {first[0].id!r} does not have."
+                    f" There are: {', '.join(known)}."
                 )
+
+
+def _asked_columns(reward: Reward) -> list[str]:
+    """The columns without which a reward cannot be called."""
+    parameters = inspect.signature(reward).parameters.values()
+    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
 
 
 def score(rollouts: Rollouts, rewards: Mapping[str, Reward], config: RewardConfig) -> Scores:
@@ -107,17 +114,18 @@ def score_completions(
 ) -> Scores:
     """`score` of completions in one list, prompt-major: P * G prompts, completions, examples and token ids."""
     shape = (len(completions) // max(group_size, 1), group_size)
-    components, num_failed = {}, {}
+    components, counted, num_failed = {}, {}, {}
     with no_garbage_collection():
         columns = _columns(completions, examples, completion_ids)
         for name, reward in rewards.items():
             call = _Call(name, reward, prompts, completions, columns)
             values = call.values(config.on_error)
             components[name] = torch.tensor(values, dtype=torch.float64).view(shape)
+            counted[name] = _without_failures(components[name], call.failed_rows)
             if config.on_error == "missing":
-                num_failed[name] = call.num_failed
+                num_failed[name] = len(call.failed_rows)
     preset = resolve_preset(config)
-    terms, weights = _terms(components, preset, shape)
+    terms, weights = _terms(counted, preset, shape)
     predictions = columns["prediction"]
     return Scores(
         total=(weights[:, None, None] * terms).sum(0),
@@ -130,11 +138,27 @@ def score_completions(
     )
 
 
-def _terms(components: dict[str, Tensor], preset: Preset, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def _without_failures(values: Tensor, failed_rows: list[int]) -> Tensor:
+    """(P, G) values that count: 0 where the reward does not apply, and the group's mean where it failed, so that a
+    completion is neither punished nor paid for a fault of the reward.
+    """
+    is_failed = torch.zeros(values.numel(), dtype=torch.bool)
+    is_failed[failed_rows] = True
+    is_failed = is_failed.view(values.shape)
+    # A group in which all failed has the mean NaN, which then counts 0.
+    means = values.masked_fill(is_failed, math.nan).nanmean(dim=-1, keepdim=True)
+    return torch.where(is_failed, means, values).nan_to_num(0.0)
+
+
+def _terms(counted: dict[str, Tensor], preset: Preset, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
     gate = torch.ones(shape, dtype=torch.float64)
     for name in preset.gates:
-        gate = gate * components[name].nan_to_num(0.0)
-    terms = torch.stack([components[name].nan_to_num(0.0) * gate for name in preset.weights])
+        if ((counted[name] < 0) | (counted[name] > 1)).any():
+            raise ValueError(
+                f"grpo.rewards.gates: reward {name!r} returned {float(counted[name].max())}, and a gate lies in [0, 1]."
+            )
+        gate = gate * counted[name]
+    terms = torch.stack([counted[name] * gate for name in preset.weights])
     return terms, torch.tensor(list(preset.weights.values()), dtype=torch.float64)
 
 
@@ -171,11 +195,15 @@ class _Call:
         self, name: str, reward: Reward, prompts: list[str], completions: list[str], columns: dict[str, list]
     ) -> None:
         self.name, self.reward = name, reward
-        self.prompts, self.completions, self.columns = prompts, completions, columns
-        self.num_failed = 0
+        nothing = [None] * len(completions)
+        absent = {column: nothing for column in _asked_columns(reward) if column not in columns}
+        self.prompts, self.completions, self.columns = prompts, completions, {**columns, **absent}
+        self.failed_rows: list[int] = []
 
     def values(self, on_error: str) -> list[float]:
         """(N,) values, NaN where the reward does not apply or, with on_error "missing", failed."""
+        if not self.completions:
+            return []
         try:
             values = self._call(slice(None))
         except JudgeError:
@@ -215,7 +243,7 @@ class _Call:
                 if on_error == "stop":
                     message = f"reward {self.name!r} failed for {self._where(i)}: {type(error).__name__}: {error}"
                     raise ValueError(message) from error
-                self.num_failed += 1
+                self.failed_rows.append(i)
                 values.append(None)
         return values
 
@@ -229,7 +257,7 @@ class _Call:
                 f"reward {self.name!r} returned {value!r} for {self._where(row)};"
                 " return a finite number, or None where none applies."
             )
-        self.num_failed += 1
+        self.failed_rows.append(row)
         return math.nan
 
     def _where(self, row: int) -> str:

@@ -13,6 +13,18 @@ from geogrpo.rewards.visual_vocabulary import GENERIC, VOCABULARY
 from geogrpo.types import Prediction
 
 _WORD = re.compile(r"[^\W_]+")
+_IRREGULAR = {
+    "leaves": "leaf",
+    "men": "man",
+    "women": "woman",
+    "children": "child",
+    "knives": "knife",
+    "shelves": "shelf",
+    "wolves": "wolf",
+    "geese": "goose",
+    "oxen": "ox",
+    "sheaves": "sheaf",
+}
 
 
 class Mentions(NamedTuple):
@@ -29,13 +41,14 @@ def visual_recall(
 ) -> list[float]:
     """GLOBE as its code computes it: share of the picture's entities whose text occurs in the reasoning.
 
-    A list of everything earns 1, and "car" occurs in "scar"; see visual_f1.
+    A list of everything earns 1, "car" occurs in "scar", and "Eiffel Tower" nowhere, as only the reasoning is put into
+    lower case; see visual_f1.
     """
     earned = []
     for p, given in zip(prediction, entities, strict=True):
         thinking = (p.thinking or "").lower()
         texts = _texts(given)
-        earned.append(sum(text.lower() in thinking for text in texts) / len(texts) if texts else 0.0)
+        earned.append(sum(text in thinking for text in texts) / len(texts) if texts else 0.0)
     return earned
 
 
@@ -118,6 +131,8 @@ def _singular_words(text: str) -> list[str]:
 @lru_cache(maxsize=2**16)
 def _singular(word: str) -> str:
     """The singular by English spelling: good enough to compare words that go through it alike."""
+    if word in _IRREGULAR:
+        return _IRREGULAR[word]
     if len(word) < 4 or not word.endswith("s") or word.endswith(("ss", "us", "is")):
         return word
     if word.endswith("ies") and len(word) > 4:

@@ -120,3 +120,8 @@ def test_rewards_have_the_values_of_the_survey(reward: object, expected: tuple, 
 )
 def test_steps_of_thinking_with_map_are_open_at_their_end(distance_km: float, expected: float) -> None:
     assert float(twm(km(distance_km))) == expected
+
+
+def test_geoagents_reward_ends_before_2000_km() -> None:
+    km = torch.tensor([1999.999, 2000.0], dtype=torch.float64)
+    assert geoagent(km).tolist() == [pytest.approx(math.exp(-10), rel=1e-4), 0.0]

@@ -8,6 +8,7 @@ from geogrpo_kernels import EARTH_RADIUS_KM
 
 from geogrpo.parsing import parse_completion
 from geogrpo.regions.sources.geonames import load_geonames
+from geogrpo.rewards import PRESETS
 from geogrpo.rewards.distance import distances_km
 from geogrpo.rewards.lab import (
     _REASONING,
@@ -111,6 +112,39 @@ def test_no_attack_on_our_presets_earns_what_a_right_country_earns(truths: list[
     # By a wide margin, not by a hair
     attacks = [results[name].reward for name, probe in PROBES.items() if not probe.is_honest]
     assert max(attacks) < honest[-1] / 3
+
+
+WINNING_ATTACKS = {
+    "multiscale": [],
+    "chain_of_region": [],
+    "geor_paper": [],
+    "geor_code": [],
+    "globe_paper": [],
+    "globe_code": [],
+    "globe_two_rewards": ["stuffing"],
+    "gre": [],
+    "geoagent": ["London always", "stuffing", "form only"],
+    "geovista": [],
+    "twm": [],
+}
+"""What each preset, as published, pays more for than for a right country."""
+
+
+def test_the_attacks_that_pay_are_known(truths: list[Example]) -> None:
+    assert {name: winning_attacks(run_probes(open_lab(name), truths)) for name in PRESETS} == WINNING_ATTACKS
+
+
+def test_the_best_constant_of_a_list_is_found_in_it(tmp_path: Path) -> None:
+    table = tmp_path / "iceland.csv"
+    rng = np.random.default_rng(0)
+    rows = [f"{lat},{lon}" for lat, lon in rng.uniform((64, -22), (65.5, -15), (60, 2))]
+    table.write_text("\n".join(["lat,lon", *rows]))
+    found = best_constant(open_lab("multiscale"), draw_truths(60, points=table))
+    assert found.place.endswith("Iceland")
+
+
+def test_naming_everything_is_a_constant_guess_too(truths: list[Example]) -> None:
+    assert best_constant(open_lab("globe_two_rewards"), truths).place.endswith("everything named")
 
 
 def test_stuffing_wins_globes_recall_and_loses_the_f1(truths: list[Example]) -> None:

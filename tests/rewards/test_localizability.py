@@ -17,7 +17,6 @@ from judge_server import JudgeServer, save_tiny_judge
 from PIL import Image
 
 from geogrpo import chat_server
-from geogrpo.chat_server import bare_picture
 from geogrpo.config import JudgeConfig
 from geogrpo.policy.model import Policy
 from geogrpo.policy.processing import Processor

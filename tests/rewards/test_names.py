@@ -85,6 +85,12 @@ def test_hierarchies_of_names(levels: tuple, vista: float, semantic: float) -> N
     assert geoagent_semantic([], [], prediction=named(*levels), **TRUTH) == [pytest.approx(semantic)]
 
 
+def test_levels_that_the_truth_lacks_are_left_out_of_geoagents_names() -> None:
+    truth = {"country": ["Singapore"], "state": [None], "city": ["Singapore"]}
+    assert geoagent_semantic([], [], prediction=named("Singapore", None, "Singapore"), **truth) == [1.0]
+    assert geoagent_semantic([], [], prediction=named("Singapore"), **truth) == [pytest.approx(0.25)]
+
+
 def test_the_distance_between_named_places_counts_whatever_the_coordinates() -> None:
     same, far = named("France", "Île-de-France", "Paris"), named("Japan", None, "Tokyo")
     assert geoagent_spatial([], [], prediction=same, **TRUTH) == [1.0]

@@ -30,7 +30,7 @@ PARIS = Example(
     country="France",
     state="Île-de-France",
     city="Paris",
-    columns={"entities": [{"text": "Eiffel tower"}, {"text": "zinc roofs"}, {"text": "river"}, {"text": "car"}]},
+    columns={"entities": [{"text": "eiffel tower"}, {"text": "zinc roofs"}, {"text": "river"}, {"text": "car"}]},
 )
 SEEN = "I see zinc roofs along a river, and a tram."
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from geogrpo.config import RewardConfig
-from geogrpo.rewards import REWARDS, Scores, check_columns, distances_km, find_rewards, score
+from geogrpo.rewards import PRESETS, REWARDS, Scores, check_columns, distances_km, find_rewards, score
 from geogrpo.rewards.judge import JudgeError
 from geogrpo.types import EncodedPrompt, Example, Prediction, Rollouts
 
@@ -287,7 +287,8 @@ def test_a_failure_counts_as_missing_where_so_configured(one_group: Rollouts) ->
         wild=lambda prompts, completions, **_: [1.0, math.nan, "x", 1.0],
         short=lambda prompts, completions, **_: [1.0, 1.0],
     )
-    assert scores.total.tolist() == [[3.0, 1.0, 0.0, 3.0]]
+    # A failure counts as the mean of the group's others; where all fail, as 0
+    assert scores.total.tolist() == [[3.0, 3.0, 3.0, 3.0]]
     assert scores.components["brittle"].isnan().tolist() == [[False, False, True, False]]
     assert scores.num_failed == {"brittle": 1, "wild": 2, "short": 4}
 
@@ -310,12 +311,33 @@ def test_a_long_completion_is_cut_in_a_message() -> None:
 
 def test_a_missing_column_is_refused_with_those_that_are_there() -> None:
     rewards = find_rewards(RewardConfig(weights={"visual_f1": 1.0}))
-    check_columns(rewards, example("a", columns={"entities": ["palm"]}))
-    message = (
-        "reward 'visual_f1' needs the column 'entities', which example 'a' does not have. It has: prediction, .*hint"
-    )
+    check_columns(rewards, [example("a"), example("b", columns={"entities": ["palm"]})])
+    check_columns(rewards, [])
+    message = "reward 'visual_f1' needs the column 'entities', which example 'a' does not have. There are: pred.*hint"
     with pytest.raises(ValueError, match=message):
-        check_columns(rewards, example("a", columns={"hint": 1}))
+        check_columns(rewards, [example("a", columns={"hint": 1})])
+
+
+@pytest.mark.parametrize("preset", sorted(set(PRESETS) - {"globe_code", "globe_paper"}))
+def test_a_rank_without_prompts_scores_nothing_under_any_preset(preset: str) -> None:
+    scores = score_with(RewardConfig(preset=preset), rollouts([], []))
+    assert scores.total.numel() == 0
+    assert scores.terms.shape[0] == len(PRESETS[preset].weights)
+
+
+def test_a_column_that_no_example_of_a_batch_has_is_none() -> None:
+    group = rollouts([example("a")], [["<think>palms</think><answer>x</answer>"] * 2])
+    scores = score_with(RewardConfig(weights={"visual_f1": 1.0, "visual_recall": 1.0}, gates=[]), group)
+    assert scores.components["visual_f1"].isnan().all()
+    assert scores.total.tolist() == [[0.0, 0.0]]
+
+
+def test_a_gate_beyond_0_and_1_is_refused(one_group: Rollouts) -> None:
+    config = RewardConfig(weights={"one": 1.0}, gates=["four"])
+    constant = {"one": 1.0, "four": 4.0}
+    custom = {name: lambda prompts, completions, v=value, **_: [v] * 4 for name, value in constant.items()}
+    with pytest.raises(ValueError, match="grpo.rewards.gates: reward 'four' returned 4.0, and a gate lies in"):
+        score_with(config, one_group, **custom)
 
 
 def test_the_terms_are_what_the_total_is_made_of(one_group: Rollouts) -> None:

@@ -10,7 +10,7 @@ from geogrpo.rewards.visual import _singular, visual_f1, visual_precision, visua
 from geogrpo.rewards.visual_vocabulary import GENERIC, VOCABULARY
 from geogrpo.types import Prediction
 
-SHOWN = ["red bus", {"text": "Palms"}, "church tower", "sky"]
+SHOWN = ["red bus", {"text": "palms"}, "church tower", "sky"]
 
 
 def earned(reward: Any, thinking: str | None, entities: Any = SHOWN) -> float | None:
@@ -39,6 +39,11 @@ def test_recall_precision_and_f1(thinking: str | None, recall: float, precision:
     assert earned(visual_recall, thinking) == pytest.approx(recall)
     assert earned(visual_precision, thinking) == pytest.approx(precision)
     assert earned(visual_f1, thinking) == pytest.approx(f1)
+
+
+def test_globes_recall_puts_only_the_reasoning_into_lower_case() -> None:
+    assert earned(visual_recall, "the Eiffel Tower", ["Eiffel Tower"]) == 0.0
+    assert earned(visual_f1, "the eiffel tower", ["Eiffel Tower"]) == 1.0
 
 
 def test_a_list_of_everything_wins_recall_and_loses_the_f1() -> None:
@@ -92,6 +97,8 @@ def test_naming_one_more_thing_that_is_not_there_never_pays(words: list[str], sh
         ("bus", "bus"),
         ("buses", "bus"),
         ("houses", "house"),
+        ("leaves", "leaf"),
+        ("women", "woman"),
     ],
 )
 def test_plurals_are_compared_by_their_singular(plural: str, singular: str) -> None:

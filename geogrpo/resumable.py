@@ -1,6 +1,6 @@
 """Output that a killed run leaves in a state to go on from.
 
-Beside the labels lies a record, <output>.label.json: the options they were made with, how many rows are done, and how
+Beside the output lies a record, <output>.progress.json: the options it was made with, how many rows are done, and how
 long the files are with those. A batch of lines is appended and synced first, then the record takes the place of the
 older one at once. What a kill leaves behind the recorded length, half a line maybe, is cut off by the next run.
 """
@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-FORMAT = "geogrpo labels 1"
+FORMAT = "geogrpo progress 1"
 NUM_EXAMPLES = 3
 """Skipped rows shown of each reason."""
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
@@ -44,7 +44,7 @@ class Record:
     """Number of rows by reason."""
     examples: dict[str, list[str]] = field(default_factory=dict)
     """The first skipped rows by reason, in words."""
-    labels_file: Written = field(default_factory=Written)
+    output_file: Written = field(default_factory=Written)
     skipped_file: Written = field(default_factory=Written)
     is_complete: bool = False
 
@@ -53,11 +53,11 @@ class Record:
         return sum(self.skipped.values())
 
 
-class LabelFiles:
-    """The labels, the skipped rows where wanted, and the record of both.
+class ResumableFiles:
+    """A file of lines, one of skipped rows where wanted, and the record of both.
 
     Args:
-        path: of the labels.
+        path: of the lines.
         skipped_path: of the skipped rows, None for none.
         options: what the output depends on; JSON-ready.
         overwrite: whether to start over.
@@ -89,7 +89,7 @@ class LabelFiles:
             raise
 
     def _written(self) -> tuple[Written, Written]:
-        return self.record.labels_file, self.record.skipped_file
+        return self.record.output_file, self.record.skipped_file
 
     def _check_places(self) -> None:
         for path in self._paths:
@@ -118,7 +118,7 @@ class LabelFiles:
         return record
 
     def written_lines(self) -> Iterator[bytes]:
-        """The lines of the labels that were there already."""
+        """The lines that were there already."""
         with self._paths[0].open("rb") as file:
             yield from file
 
@@ -151,8 +151,8 @@ class LabelFiles:
 
 
 def record_path(path: Path) -> Path:
-    """Where the record of a file of labels lies."""
-    return path.with_name(path.name + ".label.json")
+    """Where the record of a file lies."""
+    return path.with_name(path.name + ".progress.json")
 
 
 def _parsed_record(path: Path) -> Record:
@@ -160,11 +160,11 @@ def _parsed_record(path: Path) -> Record:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content.pop("format") != FORMAT:
             raise ValueError("another format")
-        for name in ("labels_file", "skipped_file"):
+        for name in ("output_file", "skipped_file"):
             content[name] = Written(**content[name])
         return Record(**content)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{path} is no record of labels ({error}). --overwrite starts over.") from error
+        raise ValueError(f"{path} is no record of a run ({error}). --overwrite starts over.") from error
 
 
 def _opened(path: Path) -> BinaryIO:
