@@ -11,6 +11,7 @@ tables. A run that was stopped goes on when the same command is given again.
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -260,7 +261,7 @@ def _score(
         "config": config_to_dict(evaluation.config),
     }
     path = evaluation.output / "metrics.json"
-    path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
     console.print(closing_table(scored, evaluation.protocol))
     with console.status("Writing the report"):
         write_evaluation(
@@ -292,7 +293,10 @@ def closing_table(scored: dict[str, Metrics], protocol: Protocol) -> Table:
 
 def _cell(name: str, estimate: Any) -> str:
     form = "{:,.0f}" if (name.endswith("_km") and not name.startswith("within")) or name == "geoscore" else "{:.1%}"
-    return f"{form.format(estimate.value)}  ({form.format(estimate.low)} to {form.format(estimate.high)})"
+    value = form.format(estimate.value)
+    if math.isnan(estimate.low):
+        return value
+    return f"{value}  ({form.format(estimate.low)} to {form.format(estimate.high)})"
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from geogrpo.data import Splits, load_dataset
 from geogrpo.data.blue_marble import world_picture
 from geogrpo.distributed import all_gather_list, is_main, shard_policy, shard_slice, world_size
 from geogrpo.evaluation import best_constant_guess, predict_held_out
+from geogrpo.evaluation.scores import score_tracks
 from geogrpo.images import open_image
 from geogrpo.losses import find_loss
 from geogrpo.optimization import make_optimizer
@@ -40,8 +41,9 @@ from geogrpo.policy.tiny import save_tiny_model
 from geogrpo.prompts import PROMPTS
 from geogrpo.regions.chain import supervised_answer
 from geogrpo.regions.index import default_index
+from geogrpo.report.evaluated import write_evaluation
 from geogrpo.report.progress import StageDisplay, make_console
-from geogrpo.report.run_log import RunLog
+from geogrpo.report.run_log import RunLog, read_predictions
 from geogrpo.report.summary import skipped_lines, write_report
 from geogrpo.rewards import check_columns, find_rewards
 from geogrpo.rollout import ENGINES, make_engine
@@ -329,8 +331,29 @@ class Run:
             world=world_picture(),
             console=self.console,
         )
+        self._write_page()
         for line in skipped_lines(progress.skipped_images):
             self.console.print(line, style="yellow", markup=False, highlight=False)
+
+    def _write_page(self) -> None:
+        """report/report.html and its tables, of the answers after the last stage."""
+        predictions = read_predictions(self.folder, ckpt.STAGES[-1])
+        # Without the track of names, which needs an extra that training does not.
+        scored = score_tracks(
+            predictions,
+            index=default_index(),
+            num_samples=self.config.evaluation.bootstrap_samples,
+            use_names=False,
+        )
+        write_evaluation(
+            self.folder / "report",
+            predictions=predictions,
+            examples={example.id: example for example in self.splits.test},
+            scored=scored,
+            config=self.config,
+            index=default_index(),
+            world=world_picture(),
+        )
 
 
 def run_folder(config: RunConfig, *, resume: bool) -> Path:

@@ -53,6 +53,7 @@ def test_a_model_is_answered_and_scored(
     within = sum(p.predicted_latlon_deg is not None for p in predictions) / 4
     assert results["tracks"]["coordinates"]["estimates"]["unparseable"]["value"] == pytest.approx(1 - within)
     assert results["tracks"]["samples"]["num_images"] == 8
+    assert results["tracks"]["samples"]["estimates"]["mean_km"]["low"] is None
     assert "4 images" in capsys.readouterr().out
     page = (output / "report.html").read_text(encoding="utf-8")
     assert "test-3.png" in page
