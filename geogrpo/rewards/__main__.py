@@ -17,6 +17,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from geogrpo.regions.names import names_version
 from geogrpo.rewards import JUDGED_REWARDS, PRESETS, REWARDS
 from geogrpo.rewards.lab import (
     ConstantGuess,
@@ -91,6 +92,8 @@ def _open(options: argparse.Namespace, console: Console) -> tuple[list[Lab], lis
         raise ValueError(
             f"--output must be a {', '.join(SUFFIXES)} file in a folder that exists, got {options.output}."
         )
+    # Says now which library is missing, if one is
+    names_version()
     labs = [open_lab(preset) for preset in dict.fromkeys(options.presets)]
     for lab in labs:
         if lab.left_out:
