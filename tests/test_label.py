@@ -30,7 +30,7 @@ from geogrpo.regions.index import RegionIndex
 from geogrpo.regions.sources.geonames import Places, load_geonames
 from geogrpo.resumable import ResumableFiles, record_path
 
-PHOTOS = Path("/work/shared/data/photos")
+PHOTOS = Path(__file__).parents[1].parent / "shared/data/photos"
 PARIS, WINDHOEK, BIEI = (48.8566, 2.3522), (-22.5594, 17.0832), (43.5833, 142.4667)
 
 
