@@ -10,8 +10,8 @@ from geogrpo.config import (
     RunConfig,
     SamplingConfig,
     SupervisedConfig,
-    load_config,
 )
+from geogrpo.config_files import load_config
 from geogrpo.distributed import load_sharded
 from geogrpo.regions.index import RegionIndex
 from geogrpo.trainer import StepRecord, train_grpo

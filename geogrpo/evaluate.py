@@ -25,7 +25,8 @@ from rich.console import Console
 from rich.table import Table
 
 from geogrpo.chat_server import ServerOptions
-from geogrpo.config import RunConfig, config_to_dict, load_config
+from geogrpo.config import RunConfig
+from geogrpo.config_files import config_to_dict, load_config
 from geogrpo.data import load_held_out
 from geogrpo.data.blue_marble import world_picture
 from geogrpo.distributed import all_gather_list, init_distributed, is_main, leave_together, shard_policy, world_size

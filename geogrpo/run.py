@@ -17,14 +17,8 @@ from rich.console import Console
 
 from geogrpo import checkpoint as ckpt
 from geogrpo.checkpoint import Progress
-from geogrpo.config import (
-    MAY_DIFFER_ON_RESUME,
-    ModelConfig,
-    RunConfig,
-    config_differences,
-    load_config,
-    save_config,
-)
+from geogrpo.config import ModelConfig, RunConfig
+from geogrpo.config_files import MAY_DIFFER_ON_RESUME, config_differences, load_config, save_config
 from geogrpo.data import Splits, load_dataset
 from geogrpo.data.blue_marble import world_picture
 from geogrpo.distributed import all_gather_list, is_main, shard_policy, shard_slice, world_size

@@ -15,7 +15,8 @@ from collections.abc import Sequence
 
 import yaml
 
-from geogrpo.config import RunConfig, config_to_dict, load_config
+from geogrpo.config import RunConfig
+from geogrpo.config_files import config_to_dict, load_config
 from geogrpo.distributed import init_distributed, is_main, leave_together, world_size
 from geogrpo.plan import format_data, format_plan, plan_run
 from geogrpo.rewards.judge import JudgeError

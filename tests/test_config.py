@@ -8,20 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from geogrpo.config import (
-    DataConfig,
-    GRPOConfig,
-    LossConfig,
-    OptimizerConfig,
-    RewardConfig,
-    RunConfig,
-    SamplingConfig,
-    config_differences,
-    config_to_dict,
-    load_config,
-    recipe_path,
-    save_config,
-)
+from geogrpo.config import DataConfig, GRPOConfig, LossConfig, OptimizerConfig, RewardConfig, RunConfig, SamplingConfig
+from geogrpo.config_files import config_differences, config_to_dict, load_config, recipe_path, save_config
 
 
 def recipe(folder: Path, text: str) -> str:

@@ -11,17 +11,8 @@ from PIL import Image
 from small_runs import torchrun
 
 from geogrpo import train
-from geogrpo.config import (
-    AnswerConfig,
-    DataConfig,
-    GRPOConfig,
-    LossConfig,
-    ModelConfig,
-    RunConfig,
-    SamplingConfig,
-    load_config,
-    save_config,
-)
+from geogrpo.config import AnswerConfig, DataConfig, GRPOConfig, LossConfig, ModelConfig, RunConfig, SamplingConfig
+from geogrpo.config_files import load_config, save_config
 from geogrpo.policy.load import load_processor
 from geogrpo.run import Run, dry_run, validate
 

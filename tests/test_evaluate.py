@@ -9,7 +9,8 @@ import pytest
 from small_runs import torchrun
 
 from geogrpo import chat_server, evaluate
-from geogrpo.config import RunConfig, save_config
+from geogrpo.config import RunConfig
+from geogrpo.config_files import save_config
 from geogrpo.evaluation import read_held_out
 
 SHARED_GROUP = pytest.mark.usefixtures("device", "_shared_group")

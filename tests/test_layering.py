@@ -15,6 +15,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     (
         "geogrpo.types",
         "geogrpo.config",
+        "geogrpo.config_files",
         "geogrpo.prompts",
         "geogrpo.parsing",
         "geogrpo.images",

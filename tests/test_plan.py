@@ -14,15 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from geogrpo.checkpoint import Progress
-from geogrpo.config import (
-    GRPOConfig,
-    ModelConfig,
-    RunConfig,
-    SamplingConfig,
-    SupervisedConfig,
-    TinyModelConfig,
-    load_config,
-)
+from geogrpo.config import GRPOConfig, ModelConfig, RunConfig, SamplingConfig, SupervisedConfig, TinyModelConfig
+from geogrpo.config_files import load_config
 from geogrpo.data.loader import step_indices
 from geogrpo.distributed import load_sharded
 from geogrpo.optimization import make_optimizer

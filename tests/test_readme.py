@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from geogrpo.config import load_config
+from geogrpo.config_files import load_config
 from geogrpo.rewards import find_rewards
 
 ROOT = Path(__file__).parents[1]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from geogrpo.config import config_to_dict, load_config, recipe_path
+from geogrpo.config_files import config_to_dict, load_config, recipe_path
 from geogrpo.data import DATASETS, load_dataset
 from geogrpo.losses import find_loss
 from geogrpo.plan import plan_run

@@ -13,7 +13,8 @@ from small_runs import final_tensors, no_steps, torchrun
 from transformers import AutoModelForImageTextToText, AutoTokenizer
 
 from geogrpo.checkpoint import latest_checkpoint
-from geogrpo.config import LossConfig, ModelConfig, RunConfig, save_config
+from geogrpo.config import LossConfig, ModelConfig, RunConfig
+from geogrpo.config_files import save_config
 from geogrpo.data.loader import step_indices
 from geogrpo.evaluation import HeldOutPrediction
 from geogrpo.policy.packing import Group, pack

@@ -11,7 +11,8 @@ import numpy as np
 from geogrpo_kernels import haversine_km
 from PIL import Image
 
-from geogrpo.config import RunConfig, config_to_dict
+from geogrpo.config import RunConfig
+from geogrpo.config_files import config_to_dict
 from geogrpo.evaluation import HeldOutPrediction, greedy_points, sampled_points, true_points
 from geogrpo.evaluation.scores import TRACKS
 from geogrpo.metrics import CONTINENT_OF, Estimate, Metrics

@@ -5,7 +5,8 @@ from functools import cache
 import numpy as np
 import pytest
 
-from geogrpo.config import DataConfig, load_config
+from geogrpo.config import DataConfig
+from geogrpo.config_files import load_config
 from geogrpo.data import blue_marble as module
 from geogrpo.data import load_dataset
 from geogrpo.data.blue_marble import PIXELS_PER_DEG, BlueMarbleCrop, BlueMarbleExamples, load_blue_marble
