@@ -41,9 +41,11 @@ def load_config(recipe: str | None = "demo", overrides: Sequence[str] = ()) -> R
     Raises:
         ValueError: on an unknown key (with the nearest known one), a value of the wrong type or out of range.
     """
-    path = recipe_path(recipe) if recipe is not None else Path("none")
-    values = _read_yaml(path) if recipe is not None else {}
-    _check_keys(values, RunConfig, f"recipe {path}: ", "")
+    where, values = "", {}
+    if recipe is not None:
+        path = recipe_path(recipe)
+        where, values = f"recipe {path}: ", _read_yaml(path)
+    _check_keys(values, RunConfig, where, "")
     words = [_full_key(word) for word in overrides]
     _let_rewards_be_chosen_anew(values, words)
     parser = ArgumentParser(exit_on_error=False, allow_abbrev=False)
@@ -51,7 +53,7 @@ def load_config(recipe: str | None = "demo", overrides: Sequence[str] = ()) -> R
     try:
         from_recipe = parser.parse_object(values)
     except (ArgumentError, TypeError) as error:
-        raise ValueError(f"recipe {path}: {error}") from error
+        raise ValueError(f"{where}{error}") from error
     try:
         created = parser.instantiate(parser.parse_args(words, namespace=from_recipe))
     except (ArgumentError, TypeError) as error:

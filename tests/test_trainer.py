@@ -9,13 +9,14 @@ import pytest
 import torch
 from conftest import model_config
 
+from geogrpo import trainer
 from geogrpo.checkpoint import Progress
 from geogrpo.config import GRPOConfig, LossConfig, OptimizerConfig, RewardConfig, SamplingConfig
 from geogrpo.data.loader import step_indices
 from geogrpo.distributed import load_sharded
 from geogrpo.policy.model import Policy
 from geogrpo.policy.processing import Processor
-from geogrpo.rewards import PRESETS, resolve_preset
+from geogrpo.rewards import PRESETS, Scores, resolve_preset
 from geogrpo.trainer import StepRecord, train_grpo
 from geogrpo.types import Example
 
@@ -196,6 +197,32 @@ def _gap_by_parity(values: list[tuple[float, float, float]]) -> float:
                 if liked and rest:
                     gaps.append(sum(liked) / len(liked) - sum(rest) / len(rest))
     return sum(gaps) / len(gaps)
+
+
+@pytest.mark.parametrize("aggregation", ["sum_then_normalize", "normalize_then_sum"])
+def test_advantages_of_two_ranks_are_those_of_one(monkeypatch: pytest.MonkeyPatch, aggregation: Any) -> None:
+    """Five groups as three and two, and a third rank without any."""
+    terms, weights = torch.rand(2, 5, 4, dtype=torch.float64), torch.tensor([1.0, 0.3], dtype=torch.float64)
+    config = dataclasses.replace(
+        CONFIG, advantage_scale="batch", rewards=RewardConfig(preset="multiscale", aggregation=aggregation)
+    )
+
+    def scores(rows: slice) -> Scores:
+        mine = terms[:, rows] if rows.start != rows.stop else torch.zeros(2, 0, 0, dtype=torch.float64)
+        total = (weights[:, None, None] * mine).sum(0)
+        return Scores(total, {}, mine, weights, [], torch.full_like(total, math.nan))
+
+    whole = trainer._advantages_over_ranks(scores(slice(0, 5)), config)
+    parts = [scores(slice(0, 3)), scores(slice(3, 5)), scores(slice(5, 5))]
+    is_decoupled = aggregation == "normalize_then_sum"
+    gathered = [part.terms.transpose(0, 1) if is_decoupled else part.total for part in parts]
+    monkeypatch.setattr(trainer, "all_gather_list", lambda mine: gathered)
+    found = []
+    for number, part in enumerate(parts):
+        monkeypatch.setattr(trainer, "rank", lambda number=number: number)
+        found.append(trainer._advantages_over_ranks(part, config))
+    assert [len(part) for part in found] == [3, 2, 0]
+    assert torch.equal(torch.cat(found[:2]), whole)
 
 
 def test_a_missing_column_stops_before_the_first_step(model: tuple[Policy, Processor], examples: list[Example]) -> None:
