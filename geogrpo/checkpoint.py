@@ -196,9 +196,15 @@ def full_weights(policy: Policy) -> dict[str, Tensor]:
 
 
 def _tensors(policy: Policy, optimizer: torch.optim.Optimizer | None) -> dict[str, Tensor]:
-    """Every tensor of the training state by name. Loading writes into these very tensors."""
+    """Every tensor of the training state by name. Loading writes into these very tensors.
+
+    A frozen vision tower is no part of it: its weights are those of the model that the run began with.
+    """
+    frozen = set() if policy.vision_cache is None else {id(p) for p in policy.model.model.visual.parameters()}
     state: dict[str, Tensor] = {}
     for name, parameter in policy.named_parameters():
+        if id(parameter) in frozen:
+            continue
         state[f"model.{name}"] = parameter.detach()
         if optimizer is not None and parameter.requires_grad:
             for key, value in _adam_state(optimizer, parameter).items():

@@ -62,11 +62,28 @@ class ModelConfig:
     """Smaller images are enlarged to this many pixels. None keeps the image processor's own value."""
     max_pixels: int | None = None
     """Larger images are reduced to this many pixels. None keeps the image processor's own value."""
+    attention: Literal["auto", "padded", "varlen", "flex"] = "auto"
+    """How packed rows are computed: padded rectangles (anywhere), variable-length attention (CUDA, bfloat16),
+    FlexAttention (CUDA). auto: varlen where it runs, else padded."""
+    activation_checkpointing: bool = False
+    """Keep only each block's input for the backward pass and compute the rest again: less memory, a third more work."""
+    freeze_vision: bool = False
+    """Train the language model alone: vision tower and aligner stay as loaded, whole on every rank, and each image is
+    encoded once."""
+    vision_cache_gib: float = 4.0
+    """freeze_vision: host memory per rank for encoded images (4 MB each for 1,000 tokens of a 3B model)."""
+    vision_cache_folder: str | None = None
+    """freeze_vision: where images go that this memory has no room for; later runs find them. None: encoded again."""
+    vision_cache_folder_gib: float = 100.0
+    """freeze_vision: what a rank writes there at most."""
 
     def __post_init__(self) -> None:
         for name in ("min_pixels", "max_pixels"):
             value = getattr(self, name)
             _require(value is None or value > 0, f"model.{name}", value, "positive or None")
+        for name in ("vision_cache_gib", "vision_cache_folder_gib"):
+            value = getattr(self, name)
+            _require(0 <= value < math.inf, f"model.{name}", value, "0 or more")
 
 
 @dataclass(frozen=True)
@@ -95,6 +112,8 @@ class DataConfig:
     """Tables: leave out and count rows without an image or coordinates. False: they stop the run, listed."""
     swap_coordinates: bool = False
     """Tables: the file calls latitudes longitudes, as one stored copy of im2gps3k_places365.csv does."""
+    num_loaders: int = 2
+    """Threads per rank that read and encode images ahead of the training step."""
     max_image_pixels: int = 89_478_485
     """Larger images count as unreadable. The default is where Pillow begins to warn of decompression bombs."""
     crop_deg: float = 15.0
@@ -107,6 +126,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         _require(0 < self.test_fraction < 1, "data.test_fraction", self.test_fraction, "between 0 and 1")
         _require(self.num_test >= 0, "data.num_test", self.num_test, "0 or more")
+        _require(self.num_loaders > 0, "data.num_loaders", self.num_loaders, "positive")
         _require(self.max_image_pixels > 0, "data.max_image_pixels", self.max_image_pixels, "positive")
         for name, column in self.columns.items():
             _require(bool(name and column), f"data.columns.{name}", column, "the name of a column")
@@ -186,10 +206,13 @@ class SamplingConfig:
     """Softmax temperature of sampling and of the log-probs in training. Greedy decoding is the evaluation's own."""
     max_new_tokens: int = 48
     """Longest completion, end token included."""
+    max_rows: int = 1024
+    """Completions decoded at once on a rank, the memory of their cache; further prompts join as others end."""
 
     def __post_init__(self) -> None:
         _require(0 < self.temperature < math.inf, "grpo.sampling.temperature", self.temperature, "above 0")
         _require(self.max_new_tokens > 0, "grpo.sampling.max_new_tokens", self.max_new_tokens, "positive")
+        _require(self.max_rows > 0, "grpo.sampling.max_rows", self.max_rows, "positive")
 
 
 @dataclass(frozen=True)
@@ -337,7 +360,10 @@ class RunConfig:
     seed: int = 0
     """Seeds the model, the order of the data and every sample."""
     tokens_per_microbatch: int = 16384
-    """Budget of one packed row, in unique tokens. A group is never split, so one larger group is a row of its own."""
+    """Budget of one packed row, in unique tokens. A larger group is split, its prompt computed once in each part."""
+    communicate_once: bool = False
+    """Several rows per step: gather parameters and add up gradients once per step and not for every row. Every rank
+    then holds all parameters and gradients meanwhile."""
     checkpoint_every: int = 0
     """Steps between checkpoints, besides the one after each stage. 0 writes no others."""
     keep_checkpoints: int = 2

@@ -116,13 +116,18 @@ def load_sharded(config: ModelConfig, prompt: str = "chain_of_region") -> tuple[
 def shard_policy(policy: Policy, device: torch.device, dtype: torch.dtype) -> Policy:
     """Shard the policy over all ranks with FSDP2, block by block: float32 master weights, compute in `dtype`,
     gradients summed (not averaged) in float32.
+
+    A frozen vision tower is not sharded: a rank must be able to encode an image that another has in its cache.
     """
     mesh = init_device_mesh(device.type, (world_size(),))
     precision = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
     policy.to(device)
-    for block in [*policy.model.model.visual.blocks, *policy.model.model.language_model.layers]:
+    policy.dtype = dtype
+    visual = policy.model.model.visual
+    whole = set(visual.parameters()) if policy.vision_cache is not None else set()
+    for block in [*(() if whole else visual.blocks), *policy.model.model.language_model.layers]:
         fully_shard(block, mesh=mesh, mp_policy=precision)
-    fully_shard(policy, mesh=mesh, mp_policy=precision)
+    fully_shard(policy, mesh=mesh, mp_policy=precision, ignored_params=whole)
     for module in _fsdp_modules(policy):
         # The loss is already divided by a token count over all ranks: gradients are added up, nothing else.
         module.set_gradient_divide_factor(1.0)
@@ -144,6 +149,25 @@ def gathered_parameters(policy: Policy) -> Iterator[None]:
         for module in modules:
             module.reshard()
             module.set_reshard_after_forward(module is not policy, recurse=False)
+
+
+@contextmanager
+def communicate_after(policy: Policy, *, is_last: bool) -> Iterator[None]:
+    """A forward and backward pass; unless it is the step's last, its parameters stay gathered for the next one and its
+    gradients are not yet added up over ranks.
+    """
+    modules = _fsdp_modules(policy)
+    for module in modules:
+        module.set_requires_gradient_sync(is_last, recurse=False)
+        module.set_reshard_after_backward(is_last, recurse=False)
+        if not is_last:
+            module.set_reshard_after_forward(False, recurse=False)
+    try:
+        yield
+    finally:
+        if is_last:
+            for module in modules:
+                module.set_reshard_after_forward(module is not policy, recurse=False)
 
 
 def _fsdp_modules(policy: nn.Module) -> list[FSDPModule]:

@@ -13,17 +13,19 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from geogrpo.checkpoint import Progress
+from geogrpo.clock import Clock
 from geogrpo.config import OptimizerConfig
-from geogrpo.distributed import all_gather_list, all_max, all_sum
+from geogrpo.distributed import all_gather_list, all_max, all_sum, communicate_after
 from geogrpo.policy.model import Policy
-from geogrpo.policy.packing import Group, pack, split_by_budget
+from geogrpo.policy.packing import Group, pack, split_into_rows
 from geogrpo.types import PackedBatch
 
 RowObjective = Callable[[list[int], PackedBatch, Tensor, Tensor | None], PolicyObjective]
-"""(indices of the row's groups, row, (S,) token weights, (S,) reference log-probs or None) -> what to minimise."""
+"""(which of all groups' completions are in the row, row, (S,) token weights, (S,) reference log-probs or None) -> what
+to minimise."""
 
 RowMetrics = Callable[[list[int], PolicyLoss], dict[str, Tensor]]
-"""(indices of the row's groups, its loss) -> (S,) tensors to average over the tokens."""
+"""(which of all groups' completions are in the row, its loss) -> (S,) tensors to average over the tokens."""
 
 
 _LOSS, _COUNT = "__loss__", "__count__"
@@ -124,6 +126,8 @@ def update(
     temperature: float,
     tokens_per_microbatch: int,
     max_grad_norm: float,
+    communicate_once: bool = False,
+    clock: Clock | None = None,
 ) -> UpdateResult:
     """Forward, backward and step. Every rank must call this, with any number of groups.
 
@@ -137,41 +141,59 @@ def update(
         temperature: of the log-probs.
         tokens_per_microbatch: budget of a packed row.
         max_grad_norm: 0 turns clipping off.
+        communicate_once: gather parameters and add up gradients once, not for every row; every rank then holds all of
+            both.
+        clock: counts the phases reference, forward_backward, optimizer and communication.
+    Raises:
+        ValueError: naming the example, when one completion with its prompt is larger than the budget.
     """
+    clock = clock or Clock(policy.device)
     optimizer.zero_grad(set_to_none=True)
-    rows = split_by_budget(groups, tokens_per_microbatch)
+    rows = split_into_rows(groups, tokens_per_microbatch)
+    with clock.phase("communication"):
+        num_rows = all_max(len(rows))
     sums: dict[str, float] = {}
-    for i in range(all_max(len(rows))):
-        indices = rows[i] if i < len(rows) else []
-        batch = pack([groups[k] for k in indices] or [dummy])
+    for i in range(num_rows):
+        row = rows[i] if i < len(rows) else None
+        batch = pack([dummy] if row is None else row.groups)
         ref_logprobs = None
         if reference is not None:
-            with torch.no_grad():
+            with clock.phase("reference", len(batch.input_ids)), torch.no_grad():
                 ref_logprobs, _ = reference(batch, temperature)
         weights = torch.full((len(batch.target_ids),), 1.0 / max(1, num_valid_tokens), device=policy.device)
-        if indices:
-            loss = policy.loss(batch, objective(indices, batch, weights, ref_logprobs), temperature)
-            values = {**metrics(indices, loss), _COUNT: torch.ones_like(loss.logprobs), _LOSS: loss.loss.detach()}
-        else:
-            # Each forward and backward pass gathers parameters, and every rank must take part.
-            nothing, values = torch.zeros_like(weights), {}
-            loss = policy.loss(batch, PolicyObjective(nothing, nothing), temperature)
-        loss.loss.backward()
-        if values:
-            # One copy from the device per row
-            numbers = torch.stack([value.double().sum() for value in values.values()]).tolist()
-            _add(sums, dict(zip(values, numbers, strict=True)))
+        with (
+            clock.phase("forward_backward", len(batch.input_ids)),
+            communicate_after(policy, is_last=i + 1 == num_rows or not communicate_once),
+        ):
+            if row is None:
+                # Each forward and backward pass gathers parameters, and every rank must take part.
+                nothing = torch.zeros_like(weights)
+                policy.loss(batch, PolicyObjective(nothing, nothing), temperature).loss.backward()
+            else:
+                loss = policy.loss(batch, objective(row.completions, batch, weights, ref_logprobs), temperature)
+                loss.loss.backward()
+                _add(sums, _sums(loss, metrics(row.completions, loss)))
     # Gathered, not reduced: a rank without rows has no names to reduce.
     totals: dict[str, float] = {}
-    for part in all_gather_list([sums]):
-        _add(totals, part)
+    with clock.phase("communication"):
+        for part in all_gather_list([sums]):
+            _add(totals, part)
     loss_sum, num_trained = totals.pop(_LOSS, 0.0), totals.pop(_COUNT, 0.0)
     grad_norm = 0.0
     if num_trained > 0:
-        grad_norm = _clip(policy, max_grad_norm)
-        optimizer.step()
+        with clock.phase("optimizer"):
+            grad_norm = _clip(policy, max_grad_norm)
+            optimizer.step()
     means = {name: total / num_trained for name, total in totals.items()}
     return UpdateResult(loss_sum, means, grad_norm, int(num_trained))
+
+
+def _sums(loss: PolicyLoss, metrics: dict[str, Tensor]) -> dict[str, float]:
+    """A row's metrics, summed over its tokens, with their number and the loss."""
+    values = {**metrics, _COUNT: torch.ones_like(loss.logprobs), _LOSS: loss.loss.detach()}
+    # One copy from the device per row
+    numbers = torch.stack([value.double().sum() for value in values.values()]).tolist()
+    return dict(zip(values, numbers, strict=True))
 
 
 def _add(totals: dict[str, float], values: dict[str, float]) -> None:

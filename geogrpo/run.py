@@ -36,6 +36,7 @@ from geogrpo.prompts import PROMPTS
 from geogrpo.regions.chain import supervised_answer
 from geogrpo.regions.index import default_index
 from geogrpo.report.evaluated import write_evaluation
+from geogrpo.report.profile import traced_steps
 from geogrpo.report.progress import StageDisplay, make_console
 from geogrpo.report.run_log import RunLog, read_predictions
 from geogrpo.report.summary import skipped_lines, write_report
@@ -176,15 +177,16 @@ class Run:
         config: what to do.
         device: of this rank.
         resume: go on after the last checkpoint of the newest folder of this name, instead of starting a new one.
+        profile: whether to write a trace of each stage's third and fourth step to profile/.
     Raises:
         ValueError: naming the key, file or line at fault; on a resume also the options that are not those the run was
             started with, or the damaged file of its checkpoint. Nothing is changed then.
     """
 
-    def __init__(self, config: RunConfig, device: torch.device, *, resume: bool) -> None:
+    def __init__(self, config: RunConfig, device: torch.device, *, resume: bool, profile: bool = False) -> None:
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
-        self.config, self.device = config, device
+        self.config, self.device, self._profile = config, device, profile
         self.console = make_console() if is_main() else Console(quiet=True)
         self.splits = validate(config)
         self.folder = run_folder(config, resume=resume)
@@ -193,7 +195,7 @@ class Run:
         self.progress = Progress() if self.resume_from is None else ckpt.check_checkpoint(self.resume_from)
         self.model_config = _model_config(config, self.folder / "initial_model", self.splits.train, resume=resume)
         self.processor: Processor = load_processor(self.model_config, config.answer.prompt)
-        self.engine = make_engine(config.grpo.sampling.engine, self.processor)
+        self.engine = make_engine(config.grpo.sampling.engine, self.processor, max_rows=config.grpo.sampling.max_rows)
         self.policy = self._load_policy()
         self.log = RunLog(self.folder) if is_main() else None
 
@@ -224,7 +226,8 @@ class Run:
     def _print_header(self) -> None:
         num_parameters = sum(parameter.numel() for parameter in self.policy.parameters())
         self.console.print(
-            f"{num_parameters / 1e6:.1f} M parameters in {self.config.model.dtype}, {world_size()} process(es) on"
+            f"{num_parameters / 1e6:.1f} M parameters in {self.config.model.dtype}, {self.policy.attention} attention,"
+            f" {world_size()} process(es) on"
             f" {self.device.type} with {torch.get_num_threads()} threads each;"
             f" {_example_counts(self.splits)}; {self.folder}",
             highlight=False,
@@ -246,6 +249,7 @@ class Run:
             if self.log:
                 self.log.log_step(stage, progress.step, metrics)
             display.step(metrics)
+            trace_step()
             if config.checkpoint_every and progress.step % config.checkpoint_every == 0:
                 self._save(optimizer, progress)
 
@@ -254,7 +258,8 @@ class Run:
                 self.log.log_completions(record.completions)
             after_step(record.metrics)
 
-        with display if is_main() else nullcontext():
+        trace = self.folder / "profile" / f"{stage}.json.gz" if self._profile and is_main() else None
+        with traced_steps(trace) as trace_step, display if is_main() else nullcontext():
             if stage == "supervised":
                 train_supervised(
                     self.policy,
@@ -265,6 +270,8 @@ class Run:
                     progress=progress,
                     decimals=config.answer.decimals,
                     tokens_per_microbatch=config.tokens_per_microbatch,
+                    communicate_once=config.communicate_once,
+                    num_loaders=config.data.num_loaders,
                     seed=config.seed,
                     on_step=after_step,
                 )
@@ -278,6 +285,8 @@ class Run:
                     progress=progress,
                     reference=self._reference(),
                     tokens_per_microbatch=config.tokens_per_microbatch,
+                    communicate_once=config.communicate_once,
+                    num_loaders=config.data.num_loaders,
                     # Other examples first than those stage 1 began with
                     seed=config.seed + 1,
                     on_step=after_grpo_step,
@@ -295,6 +304,8 @@ class Run:
         supervised = [path for path in ckpt.list_checkpoints(self.checkpoints) if "supervised" in path.name]
         reference = self._load_policy()
         ckpt.load_checkpoint(supervised[-1], reference)
+        # The same frozen tower: what it says of an image is computed once for both.
+        reference.vision_cache = self.policy.vision_cache
         return reference.requires_grad_(False).eval()
 
     def _evaluate(self, stage: str) -> None:

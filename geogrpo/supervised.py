@@ -10,6 +10,7 @@ import torch
 from geogrpo_kernels import PolicyLoss, PolicyObjective
 from torch import Tensor, optim
 
+from geogrpo.accounting import Accounting
 from geogrpo.checkpoint import Progress
 from geogrpo.config import SupervisedConfig
 from geogrpo.data.loader import load_batches
@@ -37,6 +38,8 @@ def train_supervised(
     progress: Progress,
     decimals: int,
     tokens_per_microbatch: int,
+    communicate_once: bool = False,
+    num_loaders: int = 2,
     seed: int,
     on_step: Callable[[dict[str, float]], None],
 ) -> None:
@@ -46,6 +49,8 @@ def train_supervised(
         examples: with regions filled in.
         progress: updated after every step.
         decimals: of the coordinates in the answers.
+        communicate_once: see optimization.update.
+        num_loaders: threads that read and encode images ahead of the step.
         on_step: called after every step, on every rank, with the step's metrics.
     Raises:
         ValueError: naming the first image, when none can be read for a whole epoch.
@@ -54,14 +59,21 @@ def train_supervised(
     dummy = processor.dummy_group()
     steps, per_step = range(progress.step, config.steps), config.examples_per_step
     counter = StepCounter(progress, num_examples=len(examples), per_step=per_step, num_steps=config.steps)
-    batches = load_batches(examples, processor.encode_prompt, per_step=per_step, seed=seed, steps=steps)
-    for step, batch in zip(steps, batches, strict=True):
+    accounting = Accounting(policy)
+    clock = accounting.clock
+    batches = load_batches(
+        examples, processor.encode_prompt, per_step=per_step, seed=seed, steps=steps, num_threads=num_loaders
+    )
+    for step in steps:
         started = time.perf_counter()
+        with clock.phase("data"):
+            batch = next(batches)
         groups = [
             Group(prompt, [processor.encode_answer(supervised_answer(prompt.example, decimals))])
             for prompt in batch.prompts
         ]
-        num_tokens = num_tokens_of_all_ranks(group.completions for group in groups)
+        with clock.phase("communication"):
+            num_tokens = num_tokens_of_all_ranks(group.completions for group in groups)
         set_learning_rate(optimizer, step, config.steps, config.optimizer)
         result = update(
             policy,
@@ -74,11 +86,14 @@ def train_supervised(
             temperature=1.0,
             tokens_per_microbatch=tokens_per_microbatch,
             max_grad_norm=config.optimizer.max_grad_norm,
+            communicate_once=communicate_once,
+            clock=clock,
         )
         counted = counter.finish_step(
             num_tokens=num_tokens, skipped=batch.skipped, seconds=time.perf_counter() - started
         )
-        on_step(_learned(result) | {"learning_rate": optimizer.param_groups[0]["lr"]} | counted)
+        taken = accounting.finish_step(groups)
+        on_step(_learned(result) | {"learning_rate": optimizer.param_groups[0]["lr"]} | counted | taken)
 
 
 def _learned(result: UpdateResult) -> dict[str, float]:
@@ -89,10 +104,10 @@ def _learned(result: UpdateResult) -> dict[str, float]:
 
 
 def _maximum_likelihood(
-    indices: list[int], batch: PackedBatch, token_weights: Tensor, ref_logprobs: Tensor | None
+    completions: list[int], batch: PackedBatch, token_weights: Tensor, ref_logprobs: Tensor | None
 ) -> PolicyObjective:
     return PolicyObjective(torch.ones_like(token_weights), token_weights, surrogate="reinforce")
 
 
-def _entropy(indices: list[int], loss: PolicyLoss) -> dict[str, Tensor]:
+def _entropy(completions: list[int], loss: PolicyLoss) -> dict[str, Tensor]:
     return {"entropy": loss.entropy}

@@ -17,6 +17,7 @@ import yaml
 
 from geogrpo.config import RunConfig
 from geogrpo.config_files import config_to_dict, load_config
+from geogrpo.clock import OutOfMemory
 from geogrpo.distributed import init_distributed, is_main, leave_together, world_size
 from geogrpo.plan import format_data, format_plan, plan_run
 from geogrpo.rewards.judge import JudgeError
@@ -41,6 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--gpus", type=int, help="GPUs that --dry-run plans for (default: as many as processes)")
     parser.add_argument("--resume", action="store_true", help="go on after the last checkpoint of the recipe's run")
+    parser.add_argument(
+        "--profile", action="store_true", help="write a trace of two steps of each stage to the run's profile/"
+    )
     options, overrides = parser.parse_known_args(arguments)
     try:
         # Only here is a ValueError the user's: one raised while training is a bug, and keeps its traceback.
@@ -53,14 +57,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 config = saved_config(config, overrides)
             if options.dry_run:
                 print_dry_run(config, options.gpus or world_size())
-            run = None if options.dry_run else Run(config, device, resume=options.resume)
+            run = None if options.dry_run else Run(config, device, resume=options.resume, profile=options.profile)
         except ValueError as error:
             print(f"geogrpo.train: error: {error}", file=sys.stderr)
             sys.exit(2)
         if run is not None:
             try:
                 run.train()
-            except JudgeError as error:
+            except (JudgeError, OutOfMemory) as error:
                 print(f"geogrpo.train: stopped: {error}", file=sys.stderr)
                 sys.exit(1)
     finally:

@@ -21,8 +21,10 @@ import torch
 from geogrpo_kernels import PolicyLoss, PolicyObjective
 from torch import Tensor
 
+from geogrpo.accounting import Accounting
 from geogrpo.advantages import decoupled_advantages, group_advantages
 from geogrpo.checkpoint import Progress
+from geogrpo.clock import Clock
 from geogrpo.config import GRPOConfig
 from geogrpo.data.loader import Batch, load_batches
 from geogrpo.distributed import all_gather_list, rank
@@ -69,6 +71,8 @@ def train_grpo(
     optimizer: torch.optim.Optimizer | None = None,
     progress: Progress | None = None,
     tokens_per_microbatch: int = 16384,
+    communicate_once: bool = False,
+    num_loaders: int = 2,
     seed: int = 0,
     on_step: Callable[[StepRecord], None] = lambda record: None,
 ) -> None:
@@ -81,6 +85,8 @@ def train_grpo(
         optimizer: AdamW as config.optimizer says, when None.
         progress: where to start, updated after every step; the beginning, when None.
         tokens_per_microbatch: budget of a packed row in unique tokens.
+        communicate_once: see optimization.update.
+        num_loaders: threads that read and encode images ahead of the step.
         seed: of the order of the examples and of the samples.
         on_step: called after every step, on every rank.
     Raises:
@@ -92,38 +98,52 @@ def train_grpo(
     policy.train()
     optimizer = optimizer or make_optimizer(policy, config.optimizer)
     progress = progress or Progress(stage="grpo")
-    engine = make_engine(config.sampling.engine, processor)
+    engine = make_engine(config.sampling.engine, processor, max_rows=config.sampling.max_rows)
     chosen_rewards, loss_function = find_rewards(config.rewards, rewards), find_loss(config.loss.name)
     check_columns(chosen_rewards, examples)
     dummy = processor.dummy_group()
     steps, per_step = range(progress.step, config.steps), config.prompts_per_step
     counter = StepCounter(progress, num_examples=len(examples), per_step=per_step, num_steps=config.steps)
-    batches = load_batches(examples, processor.encode_prompt, per_step=per_step, seed=seed, steps=steps)
-    for step, batch in zip(steps, batches, strict=True):
+    accounting = Accounting(policy)
+    clock = accounting.clock
+    batches = load_batches(
+        examples, processor.encode_prompt, per_step=per_step, seed=seed, steps=steps, num_threads=num_loaders
+    )
+    for step in steps:
         started = time.perf_counter()
-        rollouts = _sample(engine, policy, batch, config, seed, step, chosen_rewards)
-        sampled = time.perf_counter()
-        scores = score(rollouts, chosen_rewards, config.rewards)
-        seconds = {"sampling_s": sampled - started, "reward_s": time.perf_counter() - sampled}
-        advantages = _advantages_over_ranks(scores, config)
+        with clock.phase("data"):
+            batch = next(batches)
+        rollouts = _sample(engine, policy, batch, config, seed, step, chosen_rewards, clock)
+        with clock.phase("reward"):
+            scores = score(rollouts, chosen_rewards, config.rewards)
+        with clock.phase("communication"):
+            advantages = _advantages_over_ranks(scores, config)
+            num_tokens = num_tokens_of_all_ranks(rollouts.token_ids)
         set_learning_rate(optimizer, step, config.steps, config.optimizer)
-        num_tokens = num_tokens_of_all_ranks(rollouts.token_ids)
+        groups, objective, row_metrics = _groups_and_objective(rollouts, advantages, config, loss_function)
         result = update(
             policy,
             optimizer,
-            *_groups_and_objective(rollouts, advantages, config, loss_function),
+            groups,
+            objective,
+            row_metrics,
             dummy=dummy,
             reference=reference if config.loss.beta > 0 else None,
             num_valid_tokens=num_tokens,
             temperature=config.sampling.temperature,
             tokens_per_microbatch=tokens_per_microbatch,
             max_grad_norm=config.optimizer.max_grad_norm,
+            communicate_once=communicate_once,
+            clock=clock,
         )
-        completions = all_gather_list(completion_records(step + 1, rollouts, scores, advantages))
+        with clock.phase("communication"):
+            completions = all_gather_list(completion_records(step + 1, rollouts, scores, advantages))
         counted = counter.finish_step(
             num_tokens=num_tokens, skipped=batch.skipped, seconds=time.perf_counter() - started
         )
-        metrics = _step_metrics(completions, config.group_size, result) | counted | seconds
+        metrics = (
+            _step_metrics(completions, config.group_size, result) | counted | accounting.finish_step(groups, rollouts)
+        )
         metrics |= {"learning_rate": optimizer.param_groups[0]["lr"], **_num_failed(scores)}
         on_step(StepRecord(progress.step, metrics, completions))
 
@@ -136,6 +156,7 @@ def _sample(
     seed: int,
     step: int,
     rewards: Mapping[str, Reward],
+    clock: Clock,
 ) -> Rollouts:
     """Sample, and let rewards that wait for a server start on each completion as soon as it is there."""
     starters = [reward.start for reward in rewards.values() if hasattr(reward, "start")]
@@ -152,6 +173,7 @@ def _sample(
         max_new_tokens=config.sampling.max_new_tokens,
         seeds=[stream_seed(seed, Stream.SAMPLING, step, position) for position in batch.positions],
         on_finished=start if starters else None,
+        clock=clock,
     )
 
 
@@ -190,15 +212,17 @@ def _groups_and_objective(
     has_advantage = torch.full((len(advantages),), True) if config.loss.beta > 0 else advantages.any(-1)
     chosen = has_advantage.nonzero().flatten()
     groups = [Group(rollouts.prompts[i], rollouts.token_ids[i]) for i in chosen.tolist()]
+    of_completion = advantages[chosen].flatten()
+    logprobs = [of_one for i in chosen.tolist() for of_one in rollouts.logprobs[i]]
 
     def objective(
-        indices: list[int], batch: PackedBatch, token_weights: Tensor, ref_logprobs: Tensor | None
+        completions: list[int], batch: PackedBatch, token_weights: Tensor, ref_logprobs: Tensor | None
     ) -> PolicyObjective:
-        per_token = advantages[chosen[indices]].flatten()[batch.target_completion].to(token_weights.device)
+        per_token = of_completion[completions][batch.target_completion].to(token_weights.device)
         return loss_function(per_token, token_weights, None, ref_logprobs, config.loss)
 
-    def metrics(indices: list[int], loss: PolicyLoss) -> dict[str, Tensor]:
-        sampled = torch.cat([row for i in chosen[indices].tolist() for row in rollouts.logprobs[i]])
+    def metrics(completions: list[int], loss: PolicyLoss) -> dict[str, Tensor]:
+        sampled = torch.cat([logprobs[k] for k in completions])
         # Without a reference a KL of 0 would be a claim.
         kl = {"kl": loss.kl} if config.loss.beta > 0 else {}
         return {

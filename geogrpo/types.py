@@ -98,6 +98,8 @@ class EncodedPrompt:
     """(I, 3) int64 patches per image: time, height, width."""
     question: str
     """The text of the prompt."""
+    image_key: str | None = None
+    """Names the image by its pixels, where features of a frozen vision tower are cached."""
 
     @property
     def next_position(self) -> int:
@@ -147,3 +149,5 @@ class PackedBatch:
     """(S,) int64."""
     target_completion: Tensor
     """(S,) int64: which completion of this row a target belongs to."""
+    image_keys: tuple[str, ...] = ()
+    """EncodedPrompt.image_key of each image, where all have one."""

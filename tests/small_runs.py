@@ -53,6 +53,12 @@ def no_steps(config: RunConfig) -> RunConfig:
     )
 
 
+def without_timing(record: dict[str, float]) -> dict[str, float]:
+    """A step's metrics without what differs from one run to the next."""
+    measured = ("time_s", "step_s", "tokens_per_s", "timing_s/", "memory_gib/", "perf/")
+    return {name: value for name, value in record.items() if not name.startswith(measured)}
+
+
 def final_tensors(folder: Path) -> dict[str, torch.Tensor]:
     """Everything in the last checkpoint of a run of four GRPO steps on one rank, by name."""
     checkpoint = latest_checkpoint(folder / "checkpoints")

@@ -1,5 +1,6 @@
 """Checkpoints appear whole, stay until a new one is whole, and are not written twice."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -8,10 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import model_config
+from safetensors.torch import load_file
 
 from geogrpo import checkpoint as ckpt
-from geogrpo.checkpoint import Progress
-from geogrpo.config import OptimizerConfig
+from geogrpo.checkpoint import Progress, export_model, full_weights, load_checkpoint, save_checkpoint
+from geogrpo.config import ModelConfig, OptimizerConfig
 from geogrpo.distributed import load_sharded
 from geogrpo.optimization import make_optimizer
 from geogrpo.policy.model import Policy
@@ -118,3 +120,22 @@ def test_whole_weights_are_on_the_main_rank_alone(tiny_folder: Path, tmp_path: P
     assert main.keys() == expected.keys()
     for name, weight in expected.items():
         assert torch.equal(main[name], weight), name
+
+
+def test_a_frozen_tower_is_in_the_exported_model_and_not_in_checkpoints(tiny_folder: Path, tmp_path: Path) -> None:
+    config = dataclasses.replace(model_config(tiny_folder), freeze_vision=True)
+    policy, processor = load_sharded(config, "short")
+    optimizer = make_optimizer(policy, OptimizerConfig())
+    saved = save_checkpoint(tmp_path, policy, optimizer, Progress())
+    (shard,) = saved.glob("*.safetensors")
+    names = load_file(shard).keys()
+    assert any("language_model" in name for name in names)
+    assert not any(".visual." in name for name in names)
+    before = full_weights(policy)
+    with torch.no_grad():
+        policy.model.lm_head.weight.add_(1.0)
+    load_checkpoint(saved, policy, optimizer)
+    export_model(tmp_path / "model", policy, processor)
+    again = full_weights(load_sharded(ModelConfig(path=str(tmp_path / "model"), dtype="float32"), "short")[0])
+    assert before.keys() == again.keys()
+    assert all(torch.equal(before[name], again[name]) for name in before)

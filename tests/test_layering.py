@@ -22,6 +22,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         "geogrpo.seeds",
         "geogrpo.chat_server",
         "geogrpo.resumable",
+        "geogrpo.clock",
     ),
     (
         "geogrpo.policy",
@@ -34,7 +35,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         "geogrpo.distributed",
         "geogrpo.optimization",
     ),
-    ("geogrpo.rollout", "geogrpo.rewards", "geogrpo.data", "geogrpo.plan"),
+    ("geogrpo.rollout", "geogrpo.rewards", "geogrpo.data", "geogrpo.plan", "geogrpo.accounting"),
     ("geogrpo.evaluation", "geogrpo.labelling", "geogrpo.auditing"),
     ("geogrpo.report", "geogrpo.supervised", "geogrpo.trainer"),
     ("geogrpo.run",),

@@ -11,12 +11,23 @@ import torch
 from geogrpo.config import OptimizerConfig
 from geogrpo.optimization import learning_rate
 
+SPLITS_GROUPS = 60
+"""A budget in which the largest groups do not fit."""
 WORKER = Path(__file__).parent / "workers" / "gradients.py"
 
 
-def run_worker(tiny_folder: Path, output: Path, *, ranks: int, budget: int, spread: str = "shared") -> dict:
+def run_worker(
+    tiny_folder: Path,
+    output: Path,
+    *,
+    ranks: int,
+    budget: int,
+    spread: str = "shared",
+    communication: str = "every_row",
+    trained: str = "all",
+) -> dict:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
-    command += [str(WORKER), str(tiny_folder), str(output), str(budget), spread]
+    command += [str(WORKER), str(tiny_folder), str(output), str(budget), spread, communication, trained]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=os.environ, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return torch.load(output, weights_only=True)
@@ -29,20 +40,22 @@ def one_rank_one_row(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("ranks", "budget", "spread"),
+    ("ranks", "budget", "spread", "communication"),
     [
-        (1, 1, "shared"),  # four rows
-        (1, 80, "shared"),
-        (2, 100_000, "shared"),
-        (2, 1, "shared"),
-        (2, 1, "all_on_rank_0"),  # the other rank has nothing to do and stays in step
+        (1, SPLITS_GROUPS, "shared", "every_row"),
+        (1, 80, "shared", "once"),
+        (2, 100_000, "shared", "every_row"),
+        (2, SPLITS_GROUPS, "shared", "once"),
+        (2, SPLITS_GROUPS, "all_on_rank_0", "every_row"),  # the other rank has nothing to do and stays in step
     ],
 )
 def test_gradients_do_not_depend_on_rows_and_ranks(
-    tiny_folder: Path, tmp_path: Path, one_rank_one_row: dict, ranks: int, budget: int, spread: str
+    tiny_folder: Path, tmp_path: Path, one_rank_one_row: dict, ranks: int, budget: int, spread: str, communication: str
 ) -> None:
     expected = one_rank_one_row
-    actual = run_worker(tiny_folder, tmp_path / "out.pt", ranks=ranks, budget=budget, spread=spread)
+    actual = run_worker(
+        tiny_folder, tmp_path / "out.pt", ranks=ranks, budget=budget, spread=spread, communication=communication
+    )
     assert actual["gradients"].keys() == expected["gradients"].keys()
     for name, gradient in expected["gradients"].items():
         assert gradient.norm() > 0, name
@@ -50,6 +63,34 @@ def test_gradients_do_not_depend_on_rows_and_ranks(
         assert (actual["gradients"][name] - gradient).norm() <= 1e-5 * gradient.norm(), name
     assert actual["means"] == pytest.approx(expected["means"], rel=1e-5)
     assert actual["norm"] == pytest.approx(expected["norm"], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_two_ranks_train_a_language_model_on_a_frozen_tower(
+    tiny_folder: Path, tmp_path: Path, one_rank_one_row: dict
+) -> None:
+    """Each rank encodes its own images, and only those: the other waits for nothing."""
+    actual = run_worker(tiny_folder, tmp_path / "out.pt", ranks=2, budget=80, trained="language")["gradients"]
+    expected = {k: v for k, v in one_rank_one_row["gradients"].items() if ".visual." not in k}
+    assert actual.keys() == expected.keys()
+    for name, gradient in expected.items():
+        assert (actual[name] - gradient).norm() <= 1e-5 * gradient.norm(), name
+
+
+@pytest.mark.slow
+def test_ranks_communicate_once_however_many_rows(tiny_folder: Path, tmp_path: Path) -> None:
+    calls = {
+        communication: run_worker(
+            tiny_folder, tmp_path / f"{communication}.pt", ranks=2, budget=SPLITS_GROUPS, communication=communication
+        )["calls"]
+        for communication in ("every_row", "once")
+    }
+    one_row = run_worker(tiny_folder, tmp_path / "one.pt", ranks=2, budget=100_000)["calls"]
+    assert calls["every_row"]["reduce_scatter_single"] > one_row["reduce_scatter_single"]
+    assert calls["once"]["reduce_scatter_single"] == one_row["reduce_scatter_single"]
+    # The frozen reference gathers for every row as before.
+    saved = calls["every_row"]["all_gather_single"] - calls["once"]["all_gather_single"]
+    assert saved > 0
 
 
 def test_learning_rate_rises_then_falls_to_its_end() -> None:

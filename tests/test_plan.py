@@ -33,7 +33,8 @@ from geogrpo.plan.costs import (
     training_seconds,
 )
 from geogrpo.plan.shapes import PUBLISHED, ModelShape, find_shape
-from geogrpo.policy.attention import ATTENTION_NAME, IMAGE_ATTENTION_NAME, DecodeLayout
+from geogrpo.policy.attention import ATTENTION_NAME, IMAGE_ATTENTION_NAME
+from geogrpo.policy.decoding import DecodeLayout
 from geogrpo.policy.load import load_policy, load_processor
 from geogrpo.policy.model import Policy
 from geogrpo.policy.packing import Group, pack, split_by_budget
@@ -45,7 +46,7 @@ from geogrpo.types import Example, PackedBatch
 
 SEVEN = "Qwen/Qwen2.5-VL-7B-Instruct"
 # Prompts of more keys than policy.attention multiplies out: the fused kernel keeps no scores, as on a GPU.
-LONG_SIDE = 28 * 18
+LONG_SIDE = 28 * 24
 
 
 def shape_of(config: ModelConfig) -> ModelShape:
@@ -224,7 +225,7 @@ def test_the_cache_takes_the_bytes_planned(tiny_folder: Path, processor: Process
         layout = DecodeLayout(prefill, 3, max_new_tokens)
         next_position = torch.tensor([group.prompt.next_position for group in groups for _ in range(3)])
         policy.decode(torch.full((6,), 20), next_position, layout)
-    tensors = [x for cache in (layout._prompt_kv, layout._new_kv) for pair in cache.values() for x in pair]
+    tensors = [x for cache in (layout._prompt_kv, layout._own_kv) for pair in cache.values() for x in pair]
     memory = plan_memory(shape, size, 1, [(size, 2)], num_gpus=1, number_bytes=4, use_reference=False)
     assert memory.cache == num_bytes(tensors)
     assert cache_bytes_per_token(shape, 4) * 2 * size.prompt_tokens == num_bytes(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import TINY
-from small_runs import final_tensors, no_steps
+from small_runs import final_tensors, no_steps, without_timing
 
 from geogrpo.checkpoint import latest_checkpoint
 from geogrpo.config import ModelConfig, OptimizerConfig, RunConfig
@@ -57,11 +57,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(
     assert sum(name.startswith("optimizer.exp_avg_sq.") for name in expected) > 40
     for name, tensor in expected.items():
         assert torch.equal(tensor, actual[name]), name
-    timing = {"time_s", "step_s", "sampling_s", "reward_s", "tokens_per_s"}
-    logs = [
-        [{key: value for key, value in record.items() if key not in timing} for record in read_metrics(folder)]
-        for folder in (straight.folder, resumed.folder)
-    ]
+    logs = [[without_timing(record) for record in read_metrics(each.folder)] for each in (straight, resumed)]
     assert logs[0] == logs[1]
     assert any(record.get("frac_reward_zero_std") == 0 for record in logs[0])
     for name in ("predictions_supervised.jsonl", "predictions_grpo.jsonl"):

@@ -98,6 +98,37 @@ def test_sampling_and_training_agree_on_every_token(model: tuple[Policy, Process
     assert record.metrics["sampling/sampling_logp_difference/mean"] < 1e-5
 
 
+def test_a_step_reports_what_it_took(model: tuple[Policy, Processor], examples: list[Example]) -> None:
+    (record,) = train(model, examples, southern)
+    metrics = record.metrics
+    phases = ("data", "prefill", "decode", "reward", "forward_backward", "optimizer", "communication")
+    seconds = [metrics[f"timing_s/{phase}"] for phase in phases]
+    assert min(seconds) > 0
+    # The phases are nearly all of the step.
+    assert 0.7 * metrics["step_s"] < sum(seconds) <= metrics["step_s"] * 1.01
+    assert metrics["memory_gib/forward_backward"] > 0
+    assert 0 < metrics["perf/mfu"] < 1.5
+    assert metrics["perf/dense_tokens_per_s"] > metrics["perf/trained_tokens_per_s"] > 0
+
+
+def test_a_frozen_tower_is_encoded_once_and_left_as_it_was(answering_folder: Path, examples: list[Example]) -> None:
+    config = dataclasses.replace(model_config(answering_folder), freeze_vision=True)
+    model = load_sharded(config, "short")
+    tower = {name: p.clone() for name, p in model[0].model.model.visual.named_parameters()}
+    before = [p.detach().full_tensor().clone() for p in model[0].model.model.language_model.parameters()]
+    records = train(model, examples, southern, steps=3)
+    assert records[-1].metrics["grad_norm"] > 0
+    cache = model[0].vision_cache
+    assert cache is not None
+    # Four images in three steps: sampling finds them from the second on, training always.
+    assert cache.num_computed == 4
+    assert cache.num_found > 2 * 4
+    for name, parameter in model[0].model.model.visual.named_parameters():
+        assert torch.equal(parameter, tower[name]), name
+    after = [p.detach().full_tensor() for p in model[0].model.model.language_model.parameters()]
+    assert all(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
+
+
 def test_a_step_reports_what_its_completions_say(model: tuple[Policy, Processor], examples: list[Example]) -> None:
     (record,) = train(model, examples, southern, advantage_scale="none")
     completions, metrics = record.completions, record.metrics
@@ -161,7 +192,6 @@ def test_every_preset_without_a_judge_trains(
     expected = resolve_preset(rewards)
     assert set(record.completions[0]["rewards"]) == {*expected.weights, *expected.gates}
     assert math.isfinite(record.metrics["reward"])
-    assert record.metrics["reward_s"] > 0
 
 
 def test_each_rewards_own_advantages_are_summed_where_so_configured(

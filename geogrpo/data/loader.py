@@ -1,9 +1,11 @@
-"""Examples in a fixed random order, encoded one step ahead of the training loop.
+"""Examples in a fixed random order, encoded by threads while earlier steps train.
 
 Which examples a step sees is a function of (seed, step) alone: resuming needs no stored position, and any number of
 ranks sees the same examples.
 """
 
+import itertools
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +15,9 @@ import numpy as np
 from geogrpo.distributed import shard_slice
 from geogrpo.seeds import Stream, stream_seed
 from geogrpo.types import EncodedPrompt, Example
+
+STEPS_AHEAD = 2
+"""Steps whose images are decoded or waiting while one trains."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +46,25 @@ def encode_all(
     examples: Sequence[Example], indices: Sequence[int], encode: Callable[[Example], EncodedPrompt], positions: range
 ) -> Batch:
     """Encode examples; one whose image cannot be read is left out and named, never replaced."""
-    prompts, kept, skipped = [], [], []
-    for position, index in zip(positions, indices, strict=True):
-        try:
-            prompts.append(encode(examples[index]))
-            kept.append(position)
-        except ValueError as error:
-            skipped.append(str(error))
-    return Batch(prompts, kept, skipped)
+    encoded = [_encoded(encode, examples[index]) for index in indices]
+    return _batch(encoded, positions)
+
+
+def _encoded(encode: Callable[[Example], EncodedPrompt], example: Example) -> EncodedPrompt | str:
+    """The prompt, or why there is none."""
+    try:
+        return encode(example)
+    except ValueError as error:
+        return str(error)
+
+
+def _batch(encoded: Sequence[EncodedPrompt | str], positions: range) -> Batch:
+    kept = [(at, prompt) for at, prompt in zip(positions, encoded, strict=True) if isinstance(prompt, EncodedPrompt)]
+    return Batch(
+        prompts=[prompt for _, prompt in kept],
+        positions=[at for at, _ in kept],
+        skipped=[message for message in encoded if isinstance(message, str)],
+    )
 
 
 def load_batches(
@@ -58,19 +74,26 @@ def load_batches(
     per_step: int,
     seed: int,
     steps: range,
+    num_threads: int = 2,
 ) -> Iterator[Batch]:
-    """This rank's batch of every step, prepared in a thread while the previous one trains."""
+    """This rank's batch of every step, STEPS_AHEAD prepared in threads while one trains: each image is decoded once."""
     if len(examples) == 0:
         raise ValueError("there are no examples to train on.")
+    mine = shard_slice(per_step)
 
-    def prepare(step: int) -> Batch:
-        mine = shard_slice(per_step)
+    def submit(pool: ThreadPoolExecutor, step: int) -> list[Future[EncodedPrompt | str]]:
         indices = step_indices(len(examples), per_step, seed, step)[mine]
-        return encode_all(examples, indices, encode, range(per_step)[mine])
+        # Taken here: a sequence of examples need not be safe to read from several threads.
+        return [pool.submit(_encoded, encode, examples[index]) for index in indices]
 
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="loader") as pool:
-        pending: Future[Batch] | None = None
-        for step in steps:
-            current = pending or pool.submit(prepare, step)
-            pending = pool.submit(prepare, step + 1) if step + 1 < steps.stop else None
-            yield current.result()
+    pool = ThreadPoolExecutor(max_workers=num_threads, thread_name_prefix="loader")
+    try:
+        ahead: deque[list[Future[EncodedPrompt | str]]] = deque()
+        not_begun = iter(steps)
+        for _ in steps:
+            for step in itertools.islice(not_begun, 1 + STEPS_AHEAD - len(ahead)):
+                ahead.append(submit(pool, step))
+            yield _batch([future.result() for future in ahead.popleft()], range(per_step)[mine])
+    finally:
+        # A run that stops does not wait for images that nobody will see.
+        pool.shutdown(wait=True, cancel_futures=True)

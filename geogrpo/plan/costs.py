@@ -7,6 +7,7 @@ rotary embeddings are left out, as torch.utils.flop_counter leaves them out. Att
 Shapes: G group, H hidden, V vocabulary.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from geogrpo_kernels.head import row_chunks
@@ -77,20 +78,34 @@ class GroupSize:
 
 def prefill_flops(shape: ModelShape, group: GroupSize) -> float:
     """Operations that read one prompt and give the logits of its last token."""
-    return _vision_flops(shape, group.image_tokens) + _language_flops(shape, group, 0) + 2.0 * shape.head_weights
+    return sum(packed_flops(shape, group.image_tokens, group.prompt_tokens, [], 1))
 
 
 def forward_flops(shape: ModelShape, group: GroupSize) -> float:
     """Operations of one forward pass over one packed group, log-probs of its completions included."""
-    head = 2.0 * shape.head_weights * group.scored_tokens
-    return _vision_flops(shape, group.image_tokens) + _language_flops(shape, group, group.new_inputs) + head
+    new_inputs = [group.new_inputs] * group.group_size
+    return sum(packed_flops(shape, group.image_tokens, group.prompt_tokens, new_inputs, group.scored_tokens))
 
 
-def _language_flops(shape: ModelShape, group: GroupSize, new_inputs: int) -> float:
-    tower, prompt = shape.language, group.prompt_tokens
-    tokens = prompt + group.group_size * new_inputs
-    pairs = prompt**2 + group.group_size * new_inputs * (prompt + new_inputs)
-    return 2.0 * tower.weights * tokens + 4.0 * tower.num_blocks * tower.query_size * pairs
+def packed_flops(
+    shape: ModelShape, image_tokens: int, prompt_tokens: int, new_inputs: Sequence[int], scored_tokens: int
+) -> tuple[float, float]:
+    """Operations of one forward pass over a packed group, by the language model with its head and by the vision tower.
+
+    Of the prompt the last block computes keys and values, and everything else at its last token alone.
+
+    Args:
+        new_inputs: input tokens of each completion.
+        scored_tokens: that the head computes logits for.
+    """
+    tower = shape.language
+    tokens = prompt_tokens + sum(new_inputs)
+    own_pairs = sum(new * (prompt_tokens + new) for new in new_inputs)
+    pairs = (tower.num_blocks - 1) * prompt_tokens**2 + prompt_tokens + tower.num_blocks * own_pairs
+    keys_and_values = 2 * tower.hidden_size * tower.key_size
+    not_computed = (tower.weights / tower.num_blocks - keys_and_values) * (prompt_tokens - 1)
+    blocks = 2.0 * (tower.weights * tokens - not_computed) + 4.0 * tower.query_size * pairs
+    return blocks + 2.0 * shape.head_weights * scored_tokens, _vision_flops(shape, image_tokens)
 
 
 def _vision_flops(shape: ModelShape, image_tokens: int) -> float:

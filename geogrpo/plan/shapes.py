@@ -1,7 +1,7 @@
 """What a model is made of, without its weights: counted on a model that transformers builds without memory."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +219,17 @@ def _pixel_bounds(path: str, model_type: str) -> tuple[int, int]:
 def _shape(config: Any, source: str, pixel_bounds: tuple[int, int], model: ModelConfig) -> ModelShape:
     with torch.device("meta"):
         built = AutoModelForImageTextToText.from_config(config)
+    return replace(
+        built_shape(built),
+        source=source,
+        min_pixels=pixel_bounds[0] if model.min_pixels is None else model.min_pixels,
+        max_pixels=pixel_bounds[1] if model.max_pixels is None else model.max_pixels,
+    )
+
+
+def built_shape(built: Any) -> ModelShape:
+    """The shape of a transformers model, sharded or not; it does not know how large its images are (0 pixels)."""
+    config = built.config
     visual, language, text = built.model.visual, built.model.language_model, config.get_text_config()
     vision = config.vision_config
     blocks = len(visual.blocks)
@@ -227,7 +238,7 @@ def _shape(config: Any, source: str, pixel_bounds: tuple[int, int], model: Model
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     kv_heads = text.num_key_value_heads
     return ModelShape(
-        source=source,
+        source="from the model itself",
         num_parameters=sum(parameter.numel() for parameter in built.parameters()),
         vocab_size=text.vocab_size,
         language=_tower(language.layers, text.num_attention_heads, head_dim, kv_heads),
@@ -238,8 +249,8 @@ def _shape(config: Any, source: str, pixel_bounds: tuple[int, int], model: Model
         pixels_per_side=vision.patch_size * vision.spatial_merge_size,
         window_patches=(getattr(vision, "window_size", 0) // vision.patch_size) ** 2,
         num_windowed_blocks=blocks - len(full),
-        min_pixels=pixel_bounds[0] if model.min_pixels is None else model.min_pixels,
-        max_pixels=pixel_bounds[1] if model.max_pixels is None else model.max_pixels,
+        min_pixels=0,
+        max_pixels=0,
     )
 
 

@@ -203,12 +203,12 @@ def _warnings(plan: Plan, stage: StagePlan) -> list[str]:
     if stage.prompts_per_step < plan.num_gpus:
         found.append(
             f"NOTE {number}: {key} is {stage.prompts_per_step}, so {plan.num_gpus - stage.prompts_per_step} of"
-            f" {plan.num_gpus} GPUs have nothing to do: a group is never split."
+            f" {plan.num_gpus} GPUs have nothing to do: a group is never split over GPUs."
         )
     if stage.group is not None and stage.group.packed_tokens > budget:
         found.append(
             f"NOTE {number}: a group can have {stage.group.packed_tokens:,} tokens, more than tokens_per_microbatch"
-            f" ({budget:,}): it is then a row of its own, and sets the memory."
+            f" ({budget:,}): it is then split, and its prompt computed in each part."
         )
     if stage.memory is not None:
         found += _memory_warnings(number, stage.memory, plan, is_one_group=stage.groups_per_row == 1)

@@ -14,8 +14,10 @@ from transformers import (
 
 from geogrpo.config import ModelConfig
 from geogrpo.policy.attention import ATTENTION_NAME, IMAGE_ATTENTION_NAME
+from geogrpo.policy.last_block import LastBlock
 from geogrpo.policy.model import Policy
 from geogrpo.policy.processing import Processor
+from geogrpo.policy.vision_cache import VisionCache, tower_key
 
 SUPPORTED_MODEL_TYPES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 """Families whose rotary positions packing.mrope_position_ids computes."""
@@ -38,11 +40,18 @@ def load_processor(config: ModelConfig, prompt: str) -> Processor:
     for bound, key in (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge")):
         if getattr(config, bound) is not None:
             image_processor.size[key] = getattr(config, bound)
-    return Processor(tokenizer, image_processor, prompt, model_config.image_token_id)
+    return Processor(
+        tokenizer,
+        image_processor,
+        prompt,
+        model_config.image_token_id,
+        max_tokens=model_config.text_config.max_position_embeddings,
+        has_image_keys=config.freeze_vision,
+    )
 
 
 def load_policy(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> Policy:
-    """The model of `config.path` in float32 on the CPU, ready for packed groups.
+    """The model of `config.path` in float32 on the CPU, ready for packed groups; frozen and checkpointed as configured.
 
     Raises:
         ValueError: naming the folder, when there is no such model or it has no image support.
@@ -59,7 +68,31 @@ def load_policy(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> Poli
     )
     # Set after loading: while loading, the name would be taken for a kernel to import.
     model.model.visual.config._attn_implementation = IMAGE_ATTENTION_NAME
-    return Policy(model, forbidden_ids(tokenizer, model.config))
+    _put_last_block(model)
+    if config.activation_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    policy = Policy(model, forbidden_ids(tokenizer, model.config), config.attention)
+    if config.freeze_vision:
+        model.model.visual.requires_grad_(False)
+        policy.vision_cache = _vision_cache(policy, config)
+    return policy
+
+
+def _put_last_block(model: Any) -> None:
+    """Compute the last block at scored positions only, unless vision features are added after it (a tiny Qwen3-VL)."""
+    layers = model.model.language_model.layers
+    deepstack = getattr(model.config.vision_config, "deepstack_visual_indexes", None) or []
+    if len(layers) > len(deepstack):
+        layers[-1] = LastBlock(layers[-1])
+
+
+def _vision_cache(policy: Policy, config: ModelConfig) -> VisionCache:
+    gib = 2**30
+    folder = None
+    if config.vision_cache_folder is not None:
+        tower = tower_key(policy.model.model.visual, getattr(torch, config.dtype))
+        folder = Path(config.vision_cache_folder).expanduser() / tower
+    return VisionCache(int(config.vision_cache_gib * gib), folder, int(config.vision_cache_folder_gib * gib))
 
 
 def forbidden_ids(tokenizer: PreTrainedTokenizerBase, model_config: Any) -> torch.Tensor:

@@ -101,16 +101,87 @@ def pack(groups: Sequence[Group]) -> PackedBatch:
         score_index=torch.cat(score_index or empty),
         target_ids=torch.cat(targets or empty),
         target_completion=torch.cat(target_completion or empty),
+        image_keys=tuple(group.prompt.image_key for group in groups if group.prompt.image_key is not None),
     )
 
 
-HOST_FIELDS = ("prompt_lengths", "completion_lengths", "completion_prompt")
+HOST_FIELDS = ("prompt_lengths", "completion_lengths", "completion_prompt", "image_keys")
 
 
-def to_device(batch: PackedBatch, device: torch.device) -> PackedBatch:
+def to_device(batch: PackedBatch, device: torch.device, *, with_pixels: bool = True) -> PackedBatch:
     """The batch with its device tensors moved; lengths stay on the host, where layouts are planned."""
-    names = [field.name for field in fields(batch) if field.name not in HOST_FIELDS]
+    left = HOST_FIELDS if with_pixels else (*HOST_FIELDS, "pixel_values")
+    names = [field.name for field in fields(batch) if field.name not in left]
     return replace(batch, **{name: getattr(batch, name).to(device, non_blocking=True) for name in names})
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is packed together, and which of all groups' completions these are, counted through."""
+
+    groups: list[Group]
+    completions: list[int]
+
+
+def split_into_rows(groups: Sequence[Group], max_tokens: int) -> list[Row]:
+    """Rows of whole groups within max_tokens unique tokens each, as few as first fit gives, and about equally long.
+
+    A group that alone is larger is split between its completions, its prompt in each part: the sum over the rows is
+    the same, for the prompt's tokens once more per part.
+
+    Raises:
+        ValueError: naming the example, when its prompt and longest completion alone are larger.
+    """
+    parts: list[tuple[int, list[int]]] = []
+    first = 0
+    for i, group in enumerate(groups):
+        parts += [(i, [first + k for k in part]) for part in _parts(group, max_tokens)]
+        first += len(group.completions)
+    group_of = [i for i, group in enumerate(groups) for _ in group.completions]
+    start_of = {i: group_of.index(i) for i in dict.fromkeys(group_of)}
+    pieces = [
+        (Group(groups[i].prompt, [groups[i].completions[k - start_of[i]] for k in chosen]), chosen)
+        for i, chosen in parts
+    ]
+    sizes = [piece.num_unique_tokens for piece, _ in pieces]
+    return [
+        Row([pieces[k][0] for k in row], [c for k in row for c in pieces[k][1]])
+        for row in _balanced(sizes, split_by_budget([piece for piece, _ in pieces], max_tokens), max_tokens)
+    ]
+
+
+def _parts(group: Group, max_tokens: int) -> list[list[int]]:
+    """Which completions go together, so that each part with the prompt fits."""
+    lengths = [len(completion) - 1 for completion in group.completions]
+    if group.num_unique_tokens <= max_tokens:
+        return [list(range(len(lengths)))]
+    room = max_tokens - len(group.prompt.token_ids)
+    if max(lengths, default=0) > room:
+        least = len(group.prompt.token_ids) + max(lengths, default=0)
+        raise ValueError(
+            f"example {group.prompt.example.id!r}: its prompt and longest completion are {least:,} tokens, and"
+            f" tokens_per_microbatch is {max_tokens:,}. Set it to at least {least:,}, or lower model.max_pixels."
+        )
+    parts: list[list[int]] = []
+    used = 0
+    for k, length in enumerate(lengths):
+        if not parts or used + length > room:
+            parts.append([])
+            used = 0
+        parts[-1].append(k)
+        used += length
+    return parts
+
+
+def _balanced(sizes: list[int], rows: list[list[int]], max_tokens: int) -> list[list[int]]:
+    """As many rows, more equally filled where that keeps them within the budget: the largest goes to the emptiest."""
+    filled: list[list[int]] = [[] for _ in rows]
+    used = [0] * len(rows)
+    for k in sorted(range(len(sizes)), key=lambda k: -sizes[k]):
+        emptiest = used.index(min(used))
+        filled[emptiest].append(k)
+        used[emptiest] += sizes[k]
+    return [sorted(row) for row in filled] if max(used, default=0) <= max_tokens else rows
 
 
 def split_by_budget(groups: Sequence[Group], max_tokens: int) -> list[list[int]]:

@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from geogrpo.images import image_error, open_image
 from geogrpo.policy.packing import Group, mrope_position_ids
+from geogrpo.policy.vision_cache import image_key
 from geogrpo.prompts import PROMPTS
 from geogrpo.types import EncodedPrompt, Example
 
@@ -23,6 +24,8 @@ class Processor:
         image_processor: of the Qwen2-VL family.
         prompt: a key of PROMPTS.
         image_token_id: the placeholder that stands for one merged patch.
+        max_tokens: the model's longest sequence.
+        has_image_keys: whether prompts carry an image_key, which takes a millisecond for a large image.
     """
 
     def __init__(
@@ -31,11 +34,14 @@ class Processor:
         image_processor: Any,
         prompt: str,
         image_token_id: int,
+        *,
+        max_tokens: int | None = None,
+        has_image_keys: bool = False,
     ) -> None:
         if prompt not in PROMPTS:
             raise ValueError(f"answer.prompt {prompt!r} is unknown. Known: {', '.join(PROMPTS)}.")
         self.tokenizer, self.image_processor = tokenizer, image_processor
-        self.image_token_id = image_token_id
+        self.image_token_id, self._max_tokens, self._has_image_keys = image_token_id, max_tokens, has_image_keys
         self.eos_token_id: int = tokenizer.eos_token_id
         self._question = PROMPTS[prompt]
         content: Any = [{"type": "image"}, {"type": "text", "text": self._question}]
@@ -51,7 +57,8 @@ class Processor:
 
         Raises:
             ValueError: naming example and image, when it cannot be read, or not be encoded: Qwen's image processors
-                refuse one more than 200 times as long as wide.
+                refuse one more than 200 times as long as wide; or when it is more tokens than the model can take,
+                as no image is ever cut.
         """
         picture = open_image(example)
         try:
@@ -63,8 +70,13 @@ class Processor:
         at = int((self._template == self.image_token_id).nonzero())
         placeholders = torch.full((int(grid.prod()) // merge_size**2,), self.image_token_id)
         token_ids = torch.cat([self._template[:at], placeholders, self._template[at + 1 :]])
+        if self._max_tokens is not None and len(token_ids) >= self._max_tokens:
+            too_long = f"{len(token_ids):,} tokens, and the model takes {self._max_tokens:,}; lower model.max_pixels"
+            raise image_error(example, "encode", ValueError(too_long))
         position_ids = mrope_position_ids(token_ids, grid, self.image_token_id, merge_size)
-        return EncodedPrompt(example, token_ids, position_ids, features["pixel_values"], grid, self._question)
+        pixels = features["pixel_values"]
+        key = image_key(pixels, grid) if self._has_image_keys else None
+        return EncodedPrompt(example, token_ids, position_ids, pixels, grid, self._question, key)
 
     def encode_answer(self, text: str) -> Tensor:
         """(length,) int64 tokens of a completion, end token included. What looks like a special token is text.

@@ -1,24 +1,35 @@
 """Sampling on the trainer's own weights: no copy, no weight synchronisation, no second set of token ids.
 
-Every prompt is prefilled once; its completions decode together on one shared prompt cache. The uniform numbers that
-choose the tokens are a function of (seed, prompt) alone, so a completion does not depend on what it was batched with
-or on how many ranks there are.
+Every prompt is prefilled once; its completions decode together on one shared prompt cache. Completions that have ended
+leave the batch, and prompts that had no room join it. The uniform numbers that choose the tokens are a function of
+(seed, prompt) alone, so a completion does not depend on what it was batched with or on how many ranks there are.
 
-Shapes: P prompts, G group, V vocabulary, M max_new_tokens.
+Shapes: P prompts, G group, V vocabulary, M max_new_tokens. Of those in the batch: p prompts with g rows each.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from geogrpo.clock import Clock
 from geogrpo.distributed import gathered_parameters
-from geogrpo.policy.attention import DecodeLayout
+from geogrpo.policy.decoding import DecodeLayout
 from geogrpo.policy.model import Policy
-from geogrpo.policy.packing import Group, pack
+from geogrpo.policy.packing import Group, pack, split_by_budget
 from geogrpo.policy.processing import Processor
 from geogrpo.types import EncodedPrompt, Rollouts
+
+MAX_ROWS = 1024
+"""Completions decoded at once, unless told otherwise."""
+PREFILL_TOKENS = 32_768
+"""Unique tokens that are prefilled at once, where a prompt is not longer."""
+WORTH_LEAVING = 0.75
+"""The batch is made smaller when its rows come to at most this share: to copy its cache takes time."""
+
+OnText = Callable[[int, str], None]
 
 
 class NativeEngine:
@@ -26,10 +37,11 @@ class NativeEngine:
 
     Args:
         processor: turns tokens into text and knows the end token.
+        max_rows: completions decoded at once; further prompts join as others end.
     """
 
-    def __init__(self, processor: Processor) -> None:
-        self._processor = processor
+    def __init__(self, processor: Processor, max_rows: int = MAX_ROWS) -> None:
+        self._processor, self._max_rows = processor, max_rows
 
     def sample(
         self,
@@ -40,7 +52,9 @@ class NativeEngine:
         temperature: float,
         max_new_tokens: int,
         seeds: Sequence[tuple[int, ...]],
-        on_finished: Callable[[int, str], None] | None = None,
+        on_finished: OnText | None = None,
+        on_text: OnText | None = None,
+        clock: Clock | None = None,
     ) -> Rollouts:
         """G completions of every prompt. Every rank must call this, also without prompts.
 
@@ -50,76 +64,167 @@ class NativeEngine:
             max_new_tokens: longest completion, end token included.
             seeds: one per prompt; equal seeds and prompts give equal completions.
             on_finished: called with the prompt's index in this call and the text of a completion, once for each, as
-                soon as it ends, while others still decode; at the end for those cut at the length limit.
+                soon as it ends, while others still decode.
+            on_text: called with the prompt's index and the text so far of a completion, after each of its tokens.
+            clock: counts the phases prefill and decode.
         """
         was_training = policy.training
         policy.eval()
         with torch.no_grad(), gathered_parameters(policy):
-            if not prompts:
+            if prompts:
+                how = _How(group_size, temperature, max_new_tokens, on_finished, on_text)
+                decoding = _Decoding(policy, self._processor, prompts, seeds, how)
+                decoding.run(max(1, self._max_rows // group_size), clock or Clock(policy.device))
+                rollouts = decoding.rollouts()
+            else:
                 # The other ranks gather parameters in their prefill: this one must take part.
                 policy.prefill(pack([Group(self._processor.dummy_group().prompt, [])]))
-                policy.train(was_training)
-                return Rollouts([], [], [], [], [])
-            token_ids, logprobs, lengths, finished = self._decode(
-                policy, prompts, group_size, temperature, max_new_tokens, seeds, on_finished
-            )
+                rollouts = Rollouts([], [], [], [], [])
         policy.train(was_training)
-        rows = range(len(prompts) * group_size)
-        tokens = [token_ids[row, : lengths[row]] for row in rows]
-        texts = [self._processor.decode(row) for row in tokens]
-        return Rollouts(
-            prompts=list(prompts),
-            token_ids=_in_groups(tokens, group_size),
-            logprobs=_in_groups([logprobs[row, : lengths[row]] for row in rows], group_size),
-            texts=_in_groups(texts, group_size),
-            is_finished=_in_groups(finished.tolist(), group_size),
-        )
+        return rollouts
 
-    def _decode(
+
+@dataclass(frozen=True)
+class _How:
+    """Arguments of `sample`."""
+
+    group_size: int
+    temperature: float
+    max_new_tokens: int
+    on_finished: OnText | None
+    on_text: OnText | None
+
+
+class _Decoding:
+    """One call of `sample`: what was sampled so far for all P * G completions, and the batch that decodes."""
+
+    def __init__(
         self,
         policy: Policy,
+        processor: Processor,
         prompts: Sequence[EncodedPrompt],
-        group_size: int,
-        temperature: float,
-        max_new_tokens: int,
         seeds: Sequence[tuple[int, ...]],
-        on_finished: Callable[[int, str], None] | None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(P * G, M) token ids and log-probs, (P * G,) lengths and whether the end token came; all on the host."""
-        device, eos = policy.device, self._processor.eos_token_id
-        num_rows = len(prompts) * group_size
-        uniforms = _uniforms(seeds, group_size, max_new_tokens).to(device) if temperature > 0 else None
-        logits, prefill = policy.prefill(pack([Group(prompt, []) for prompt in prompts]))
-        logits = logits.repeat_interleave(group_size, dim=0)
-        layout = DecodeLayout(prefill, group_size, max_new_tokens)
-        next_position = torch.tensor([prompt.next_position for prompt in prompts], device=device)
-        next_position = next_position.repeat_interleave(group_size)
-        token_ids = torch.full((num_rows, max_new_tokens), eos, device=device)
-        logprobs = torch.zeros(num_rows, max_new_tokens, device=device)
-        lengths = torch.zeros(num_rows, dtype=torch.int64, device=device)
-        is_open = torch.ones(num_rows, dtype=torch.bool, device=device)
-        for step in range(max_new_tokens):
-            chosen, logprob = _choose(logits, temperature, None if uniforms is None else uniforms[:, step])
-            # A finished row goes on with end tokens that nobody reads.
-            token_ids[:, step] = torch.where(is_open, chosen, eos)
-            logprobs[:, step] = logprob
-            lengths += is_open
-            if on_finished is not None:
-                self._report(token_ids[:, : step + 1], is_open & (chosen == eos), group_size, on_finished)
-            is_open &= chosen != eos
-            if step + 1 == max_new_tokens or not is_open.any():
-                break
-            logits = policy.decode(token_ids[:, step], next_position + step, layout)
-        if on_finished is not None:
-            self._report(token_ids, is_open, group_size, on_finished)
-        return token_ids.cpu(), logprobs.cpu(), lengths.cpu(), ~is_open.cpu()
-
-    def _report(
-        self, token_ids: Tensor, is_over: Tensor, group_size: int, on_finished: Callable[[int, str], None]
+        how: _How,
     ) -> None:
-        """Hand over the completions in the rows where is_over (P * G,); token_ids (P * G, length)."""
-        for row in is_over.nonzero().flatten().tolist():
-            on_finished(row // group_size, self._processor.decode(token_ids[row]))
+        self._policy, self._processor, self._prompts, self._how = policy, processor, prompts, how
+        self._group_size = group_size = how.group_size
+        max_new_tokens = how.max_new_tokens
+        device, num_rows = policy.device, len(prompts) * group_size
+        self._uniforms = _uniforms(seeds, group_size, max_new_tokens).to(device) if how.temperature > 0 else None
+        self._token_ids = torch.full((num_rows, max_new_tokens), processor.eos_token_id, device=device)
+        self._logprobs = torch.zeros(num_rows, max_new_tokens, device=device)
+        self._lengths = torch.zeros(num_rows, dtype=torch.int64, device=device)
+        self._is_open = torch.ones(num_rows, dtype=torch.bool, device=device)
+        self._is_finished = torch.zeros(num_rows, dtype=torch.bool, device=device)
+        self._next_position = torch.tensor([prompt.next_position for prompt in prompts], device=device)
+        # The batch: (p, g) which of the P * G completions each row is, their logits (p * g, V), what they attend to
+        self._rows = torch.zeros(0, group_size, dtype=torch.int64, device=device)
+        self._logits = torch.zeros(0, device=device)
+        self._layout: DecodeLayout | None = None
+
+    def run(self, max_prompts: int, clock: Clock) -> None:
+        """Decode until every completion has ended, at most max_prompts prompts at once."""
+        waiting = list(range(len(self._prompts)))
+        while waiting or len(self._rows):
+            room = max_prompts - len(self._rows)
+            # A batch that has lost rows takes none in: a group joins whole.
+            if waiting and room > 0 and (not len(self._rows) or self._rows.shape[1] == self._group_size):
+                joining, waiting = waiting[:room], waiting[room:]
+                num_tokens = sum(len(self._prompts[i].token_ids) for i in joining)
+                with clock.phase("prefill", num_tokens):
+                    self._admit(joining)
+            with clock.phase("decode", int(self._rows.numel())):
+                self._decode(may_narrow=not waiting)
+
+    def rollouts(self) -> Rollouts:
+        """Everything, on the host."""
+        token_ids, logprobs, lengths = self._token_ids.cpu(), self._logprobs.cpu(), self._lengths.tolist()
+        tokens = [token_ids[row, :length] for row, length in enumerate(lengths)]
+        texts = [self._processor.decode(ids) for ids in tokens]
+        return Rollouts(
+            prompts=list(self._prompts),
+            token_ids=_in_groups(tokens, self._group_size),
+            logprobs=_in_groups([logprobs[row, :length] for row, length in enumerate(lengths)], self._group_size),
+            texts=_in_groups(texts, self._group_size),
+            is_finished=_in_groups(self._is_finished.tolist(), self._group_size),
+        )
+
+    def _admit(self, joining: list[int]) -> None:
+        """Prefill prompts and take all of their completions into the batch."""
+        groups = [Group(self._prompts[i], []) for i in joining]
+        for part in split_by_budget(groups, PREFILL_TOKENS):
+            logits, prefill = self._policy.prefill(pack([groups[k] for k in part]))
+            layout = DecodeLayout(prefill, self._group_size, self._how.max_new_tokens)
+            first = torch.tensor([joining[k] for k in part], device=logits.device)[:, None] * self._group_size
+            rows = first + torch.arange(self._group_size, device=logits.device)
+            logits = logits.repeat_interleave(self._group_size, dim=0)
+            if self._layout is None:
+                self._rows, self._logits, self._layout = rows, logits, layout
+            else:
+                self._rows, self._logits = torch.cat([self._rows, rows]), torch.cat([self._logits, logits])
+                self._layout.extend(layout)
+
+    def _decode(self, *, may_narrow: bool) -> None:
+        """Tokens for the whole batch until a prompt's completions have all ended, or few rows are left."""
+        while len(self._rows):
+            self._choose_tokens()
+            if self._leave(may_narrow=may_narrow):
+                self._forward()
+                return
+            self._forward()
+
+    def _choose_tokens(self) -> None:
+        assert self._layout is not None
+        rows = self._rows.flatten()
+        ages = torch.tensor(self._layout.ages, device=rows.device).repeat_interleave(self._rows.shape[1])
+        uniform = None if self._uniforms is None else self._uniforms[rows, ages]
+        chosen, logprob = _choose(self._logits, self._how.temperature, uniform)
+        # A completion that has ended goes on with end tokens that nobody reads.
+        is_open, eos = self._is_open[rows], self._processor.eos_token_id
+        self._token_ids[rows, ages] = torch.where(is_open, chosen, eos)
+        self._logprobs[rows, ages] = logprob
+        self._lengths[rows] += is_open
+        is_finished = is_open & (chosen == eos)
+        is_over = is_finished | (is_open & (ages + 1 == self._how.max_new_tokens))
+        self._is_finished[rows] |= is_finished
+        self._is_open[rows] &= ~is_over
+        if self._how.on_text is not None:
+            self._report(rows[is_open], self._how.on_text)
+        if self._how.on_finished is not None:
+            self._report(rows[is_over], self._how.on_finished)
+
+    def _report(self, rows: Tensor, receive: OnText) -> None:
+        """Hand over the texts of some of the P * G completions."""
+        for row in rows.tolist():
+            receive(row // self._group_size, self._processor.decode(self._token_ids[row, : self._lengths[row]]))
+
+    def _leave(self, *, may_narrow: bool) -> bool:
+        """Take what has ended out of the batch where that is worth it; whether a prompt's place became free."""
+        is_open = self._is_open[self._rows]
+        num_open = is_open.sum(-1).tolist()
+        stay = [i for i, number in enumerate(num_open) if number]
+        width = max(num_open) if may_narrow else self._rows.shape[1]
+        if not stay:
+            self._rows, self._layout = self._rows[:0], None
+            return True
+        if len(stay) * width > WORTH_LEAVING * self._rows.numel():
+            return False
+        assert self._layout is not None
+        prompts = torch.tensor(stay, device=is_open.device)
+        # Open rows first; those that have ended fill up the narrower prompts.
+        order = (~is_open[prompts]).to(torch.int8).argsort(dim=-1, stable=True)[:, :width]
+        places = prompts[:, None] * self._rows.shape[1] + order
+        self._layout.keep(prompts, places)
+        self._rows = self._rows[prompts].gather(-1, order)
+        return True
+
+    def _forward(self) -> None:
+        if self._layout is None:
+            return
+        rows = self._rows.flatten()
+        ages = torch.tensor(self._layout.ages, device=rows.device).repeat_interleave(self._rows.shape[1])
+        positions = self._next_position[rows // self._group_size] + ages
+        self._logits = self._policy.decode(self._token_ids[rows, ages], positions, self._layout)
 
 
 def _choose(logits: Tensor, temperature: float, uniform: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -3,42 +3,13 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
-from geogrpo.policy import attention
-from geogrpo.policy.attention import DecodeLayout, PackedLayout, group_starts, image_attention
+from geogrpo.policy.attention import image_attention
+from geogrpo.policy.decoding import DecodeLayout
+from geogrpo.policy.layouts import PaddedLayout, group_starts
 from geogrpo.policy.packing import Group, pack
 
 SCALING = 0.3
-
-
-def square_mask(groups: list[Group]) -> Tensor:
-    """(T, T) bool: True where a row token may look."""
-    owner, completion = [], []
-    for g, group in enumerate(groups):
-        lengths = [len(group.prompt.token_ids)] + [len(c) - 1 for c in group.completions]
-        owner += [g] * sum(lengths)
-        completion += [c for c, length in enumerate(lengths) for _ in range(length)]
-    owner, completion = torch.tensor(owner), torch.tensor(completion)
-    same_group = owner[:, None] == owner
-    visible = (completion == 0)[None, :] | (completion[:, None] == completion)
-    return same_group & visible & torch.ones(len(owner), len(owner)).bool().tril()
-
-
-@pytest.mark.parametrize("kv_heads", [1, 2, 4])
-@pytest.mark.parametrize("max_matmul_keys", [0, 256])
-def test_packed_layout_equals_a_square_mask(
-    groups: list[Group], kv_heads: int, max_matmul_keys: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(attention, "_MATMUL_MAX_KEYS", max_matmul_keys)
-    batch = pack(groups)
-    num_tokens = len(batch.input_ids)
-    q, k, v = (torch.randn(heads, num_tokens, 8, dtype=torch.float64) for heads in (4, kv_heads, kv_heads))
-    expected = F.scaled_dot_product_attention(
-        q[None], k[None], v[None], attn_mask=square_mask(groups), scale=SCALING, enable_gqa=kv_heads < 4
-    )
-    actual = PackedLayout(batch).attend(0, q, k, v, SCALING)
-    torch.testing.assert_close(actual, expected[0].transpose(0, 1))
 
 
 def test_starts_of_prompts_and_completions(groups: list[Group]) -> None:
@@ -58,17 +29,17 @@ def test_decoding_step_by_step_equals_the_packed_row(groups: list[Group], kv_hea
     equal = [Group(group.prompt, [torch.arange(length + 1)] * 3) for group in groups]
     batch = pack(equal)
     q, k, v = (torch.randn(heads, len(batch.input_ids), 8, dtype=torch.float64) for heads in (2, kv_heads, kv_heads))
-    expected = PackedLayout(batch).attend(0, q, k, v, SCALING)
+    expected = PaddedLayout(batch).attend(0, q, k, v, SCALING)
     prompts = pack([Group(group.prompt, []) for group in equal])
     prompt_start, completion_start = group_starts(batch)
     where = torch.cat([torch.arange(n) + s for s, n in zip(prompt_start, batch.prompt_lengths, strict=True)])
-    prefill = PackedLayout(prompts, keep_prompt_kv=True)
+    prefill = PaddedLayout(prompts, keep_prompt_kv=True)
     torch.testing.assert_close(prefill.attend(0, q[:, where], k[:, where], v[:, where], SCALING), expected[where])
     layout = DecodeLayout(prefill, group_size=3, max_new_tokens=length)
     for step in range(length):
         at = completion_start + step
         actual = layout.attend(0, q[:, at], k[:, at], v[:, at], SCALING)
-        layout.num_cached += 1
+        layout.advance()
         torch.testing.assert_close(actual, expected[at])
 
 

@@ -1,24 +1,18 @@
 """Loading models: the Hugging Face layout, and folders that are no such thing."""
 
-import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from model_families import FAMILIES, MakeModel, save_family
 from transformers import (
     AutoImageProcessor,
     AutoModelForImageTextToText,
     AutoTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
-    PreTrainedModel,
-    Qwen2VLConfig,
-    Qwen2VLForConditionalGeneration,
-    Qwen3VLConfig,
-    Qwen3VLForConditionalGeneration,
 )
 
 from geogrpo.config import ModelConfig
@@ -105,63 +99,13 @@ def test_max_pixels_bounds_the_image_tokens(tiny_folder: Path, examples: list[Ex
     assert processor.encode_prompt(examples[0]).image_grid_thw.prod() // 4 == 4
 
 
-TEXT_SIZES = {
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-}
-
-
-def qwen2_vl(vocab_size: int, **token_ids: int) -> Qwen2VLForConditionalGeneration:
-    """Random and tiny: a vision tower with layer norms and without windows, biases in the language model."""
-    config = Qwen2VLConfig(
-        text_config=TEXT_SIZES
-        | {
-            "vocab_size": vocab_size,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 2, 2]},
-        },
-        vision_config={"depth": 2, "embed_dim": 32, "hidden_size": 64, "mlp_ratio": 2, "num_heads": 2},
-        **token_ids,
-    )
-    return Qwen2VLForConditionalGeneration(config)
-
-
-def qwen3_vl(vocab_size: int, **token_ids: int) -> Qwen3VLForConditionalGeneration:
-    """Random and tiny: deep image features enter several layers."""
-    config = Qwen3VLConfig(
-        text_config=TEXT_SIZES
-        | {
-            "vocab_size": vocab_size,
-            "head_dim": 16,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 2, 2]},
-        },
-        vision_config={
-            "depth": 2,
-            "hidden_size": 32,
-            "intermediate_size": 48,
-            "num_heads": 2,
-            "out_hidden_size": 64,
-            "patch_size": 14,
-            "deepstack_visual_indexes": [0],
-            "num_position_embeddings": 64,
-        },
-        **token_ids,
-    )
-    return Qwen3VLForConditionalGeneration(config)
-
-
-@pytest.mark.parametrize("make_model", [qwen2_vl, qwen3_vl])
+@pytest.mark.parametrize("freeze_vision", [False, True])
+@pytest.mark.parametrize("make_model", FAMILIES)
 def test_other_families_pack_like_their_dense_selves_and_sample_what_they_train(
-    make_model: Callable[..., PreTrainedModel], tiny_folder: Path, tmp_path: Path, examples: list[Example]
+    make_model: MakeModel, freeze_vision: bool, tiny_folder: Path, tmp_path: Path, examples: list[Example]
 ) -> None:
-    shutil.copytree(tiny_folder, tmp_path, dirs_exist_ok=True)
-    source = json.loads((tiny_folder / "config.json").read_text())
-    names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
-    model = make_model(source["text_config"]["vocab_size"], **{name: source[name] for name in names})
-    model.save_pretrained(tmp_path)
-    model_config = ModelConfig(path=str(tmp_path))
+    model = save_family(make_model, tiny_folder, tmp_path)
+    model_config = ModelConfig(path=str(tmp_path), freeze_vision=freeze_vision)
     processor = load_processor(model_config, "short")
     policy = load_policy(model_config, processor.tokenizer)
     prompts = [processor.encode_prompt(example) for example in examples]

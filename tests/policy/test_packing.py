@@ -10,7 +10,7 @@ from transformers import AutoModelForImageTextToText
 from geogrpo.config import ModelConfig
 from geogrpo.distributed import load_sharded
 from geogrpo.policy.model import Policy
-from geogrpo.policy.packing import Group, mrope_position_ids, pack, split_by_budget
+from geogrpo.policy.packing import Group, mrope_position_ids, pack, split_by_budget, split_into_rows
 from geogrpo.policy.processing import Processor
 from geogrpo.rollout.native import NativeEngine
 from geogrpo.types import Example
@@ -157,3 +157,61 @@ def test_rows_hold_whole_groups_in_order_within_the_budget(groups: list[Group]) 
     assert rows[0] == [0, 1]
     assert all(sum(sizes[i] for i in row) <= budget for row in rows)
     assert split_by_budget(groups, 1) == [[0], [1], [2], [3]]
+
+
+def completions_of(groups: list[Group]) -> list[torch.Tensor]:
+    return [completion for group in groups for completion in group.completions]
+
+
+@pytest.mark.parametrize("budget", [46, 60, 80, 150, 10_000])
+def test_rows_hold_every_completion_once_with_its_prompt_within_the_budget(groups: list[Group], budget: int) -> None:
+    rows = split_into_rows(groups, budget)
+    everything = completions_of(groups)
+    assert sorted(c for row in rows for c in row.completions) == list(range(len(everything)))
+    example_of = [group.prompt.example.id for group in groups for _ in group.completions]
+    for row in rows:
+        assert sum(group.num_unique_tokens for group in row.groups) <= budget
+        for c, completion in zip(row.completions, completions_of(row.groups), strict=True):
+            assert completion is everything[c]
+        named = [group.prompt.example.id for group in row.groups for _ in group.completions]
+        assert named == [example_of[c] for c in row.completions]
+
+
+def test_rows_are_about_equally_long(groups: list[Group]) -> None:
+    many = [groups[i % 4] for i in (0, 0, 0, 1, 1, 2, 2, 3)]
+    budget = 2 * max(group.num_unique_tokens for group in many)
+    rows = split_into_rows(many, budget)
+    sizes = [sum(group.num_unique_tokens for group in row.groups) for row in rows]
+    assert len(rows) == len(split_by_budget(many, budget))
+    assert max(sizes) - min(sizes) < max(group.num_unique_tokens for group in many)
+
+
+def test_a_split_group_costs_its_prompt_once_more_per_part(groups: list[Group]) -> None:
+    group = max(groups, key=lambda group: group.num_unique_tokens)
+    rows = split_into_rows([group], group.num_unique_tokens - 1)
+    assert len(rows) == 2
+    total = sum(part.num_unique_tokens for row in rows for part in row.groups)
+    assert total == group.num_unique_tokens + len(group.prompt.token_ids)
+
+
+def test_a_budget_that_one_completion_does_not_fit_names_the_example_and_the_budget_that_works(
+    groups: list[Group],
+) -> None:
+    least = max(
+        len(group.prompt.token_ids) + max(len(completion) - 1 for completion in group.completions) for group in groups
+    )
+    with pytest.raises(ValueError, match=rf"example 'place-.*': .* are {least} tokens, .* Set it to at least {least}"):
+        split_into_rows(groups, least - 1)
+    split_into_rows(groups, least)
+
+
+def test_gradients_of_split_groups_add_up_to_the_whole(policy: Policy, groups: list[Group]) -> None:
+    policy(pack(groups))[0].sum().backward()
+    expected = {name: parameter.grad.clone() for name, parameter in policy.named_parameters()}
+    policy.zero_grad()
+    rows = split_into_rows(groups, 60)
+    assert len(rows) > len(groups)
+    for row in rows:
+        policy(pack(row.groups))[0].sum().backward()
+    for name, parameter in policy.named_parameters():
+        assert relative_error(parameter.grad, expected[name]) < 1e-5, name

@@ -1,6 +1,8 @@
 """What the model reads: pictures it cannot take, and labels that look like its special tokens."""
 
+import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -87,3 +89,19 @@ def test_a_label_is_refused_where_the_tokenizer_cannot_tell_the_image_token_from
     processor.image_token_id = tokenizer.convert_tokens_to_ids("<|not_flagged|>")
     with pytest.raises(ValueError, match=r"answer 'A<\|not_flagged\|>' holds the model's image token.*Rename"):
         processor.encode_answer("A<|not_flagged|>")
+
+
+def test_a_prompt_longer_than_the_model_takes_is_refused_by_name_and_not_cut(
+    tiny_folder: Path, tmp_path: Path, examples: list[Example]
+) -> None:
+    shutil.copytree(tiny_folder, tmp_path, dirs_exist_ok=True)
+    settings = json.loads((tmp_path / "config.json").read_text())
+    settings["text_config"]["max_position_embeddings"] = 26
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    processor = load_processor(model_config(tmp_path), "short")
+    message = (
+        "example 'place-0': cannot encode image in memory: 28 tokens, and the model takes 26; lower model.max_pixels"
+    )
+    with pytest.raises(ValueError, match=message):
+        processor.encode_prompt(examples[0])
+    assert len(processor.encode_prompt(examples[1]).token_ids) == 20

@@ -1,13 +1,17 @@
 """Sampling on the trainer's own weights."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from conftest import model_config
 
 from geogrpo.distributed import gathered_parameters, shard_policy
+from geogrpo.policy.load import load_policy, load_processor
 from geogrpo.policy.model import Policy
 from geogrpo.policy.packing import Group, pack
 from geogrpo.policy.processing import Processor
-from geogrpo.rollout import make_engine
+from geogrpo.rollout import make_engine, native
 from geogrpo.rollout.native import NativeEngine, _choose
 from geogrpo.types import EncodedPrompt, Example, Rollouts
 
@@ -17,6 +21,13 @@ SEEDS = [(7, i) for i in range(4)]
 @pytest.fixture
 def prompts(processor: Processor, examples: list[Example]) -> list[EncodedPrompt]:
     return [processor.encode_prompt(example) for example in examples]
+
+
+@pytest.fixture
+def answering(answering_folder: Path) -> tuple[Policy, Processor]:
+    """A model whose completions end, after answers of several lengths."""
+    processor = load_processor(model_config(answering_folder), "short")
+    return load_policy(model_config(answering_folder), processor.tokenizer), processor
 
 
 def sample(policy: Policy, processor: Processor, prompts: list[EncodedPrompt], **options: object) -> Rollouts:
@@ -41,6 +52,60 @@ def test_completions_do_not_depend_on_what_they_are_batched_with(
     for i, prompt in enumerate(prompts):
         alone = sample(policy, processor, [prompt], seeds=[SEEDS[i]])
         assert [ids.tolist() for ids in alone.token_ids[0]] == [ids.tolist() for ids in together.token_ids[i]]
+
+
+@pytest.mark.parametrize("max_rows", [1, 3, 6, 12])
+@pytest.mark.parametrize("temperature", [0.8, 0.0])
+def test_completions_do_not_depend_on_when_prompts_join_and_rows_leave(
+    answering: tuple[Policy, Processor], prompts: list[EncodedPrompt], max_rows: int, temperature: float
+) -> None:
+    """With 1 and 3 rows prompts follow one another; with 6 and 12 one joins while others decode."""
+    policy, processor = answering
+    many, seeds = prompts * 4, [(3, i) for i in range(16)]
+    settings = {"group_size": 3, "temperature": temperature, "max_new_tokens": 30, "seeds": seeds}
+    expected = NativeEngine(processor).sample(policy, many, **settings)
+    lengths = {len(ids) for group in expected.token_ids for ids in group}
+    assert len(lengths) > 3 or temperature == 0, "nothing ends early"
+    actual = NativeEngine(processor, max_rows).sample(policy, many, **settings)
+    assert actual.texts == expected.texts
+    assert actual.is_finished == expected.is_finished
+    for some, others in zip(actual.logprobs, expected.logprobs, strict=True):
+        torch.testing.assert_close(some, others, rtol=1e-4, atol=1e-4)
+
+
+def test_what_has_ended_is_not_decoded_any_more(
+    answering: tuple[Policy, Processor], prompts: list[EncodedPrompt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy, processor = answering
+    decoded: list[int] = []
+    original = Policy.decode
+
+    def decode(self: Policy, token_ids: torch.Tensor, positions: torch.Tensor, layout: object) -> torch.Tensor:
+        decoded.append(len(token_ids))
+        return original(self, token_ids, positions, layout)
+
+    monkeypatch.setattr(Policy, "decode", decode)
+    many, seeds = prompts * 8, [(5, i) for i in range(32)]
+    rollouts = sample(policy, processor, many, max_new_tokens=40, seeds=seeds, temperature=1.0)
+    needed = sum(len(ids) - 1 for group in rollouts.token_ids for ids in group)
+    longest = max(len(ids) for group in rollouts.token_ids for ids in group) - 1
+    assert needed <= sum(decoded) < 0.9 * 96 * longest
+    assert max(decoded) == 96
+
+
+def test_prefill_is_done_in_parts(
+    policy: Policy, processor: Processor, prompts: list[EncodedPrompt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = sample(policy, processor, prompts)
+    monkeypatch.setattr(native, "PREFILL_TOKENS", 50)
+    sizes: list[int] = []
+    original = Policy.prefill
+    monkeypatch.setattr(
+        Policy, "prefill", lambda self, batch: (sizes.append(len(batch.input_ids)), original(self, batch))[1]
+    )
+    assert sample(policy, processor, prompts).texts == expected.texts
+    assert len(sizes) > 1
+    assert max(sizes) <= 50
 
 
 def test_seeds_choose_the_completions(policy: Policy, processor: Processor, prompts: list[EncodedPrompt]) -> None:

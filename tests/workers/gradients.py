@@ -1,6 +1,7 @@
 """Run by torchrun from test_optimization.py: one update over four groups, gradients saved by rank 0.
 
-Arguments: model folder, output file, token budget of a row, how groups go to ranks ("shared" or "all_on_rank_0").
+Arguments: model folder, output file, token budget of a row, how groups go to ranks ("shared" or "all_on_rank_0"),
+how often ranks communicate ("every_row" or "once"), what trains ("all" or "language").
 """
 
 import os
@@ -19,9 +20,10 @@ from geogrpo.policy.load import load_policy, load_processor
 from geogrpo.policy.packing import Group
 from geogrpo.types import Example
 
-folder, output, budget, spread = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+folder, output, budget = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+spread, communication, trained = sys.argv[4:7]
 device = init_distributed()
-config = ModelConfig(path=str(folder))
+config = ModelConfig(path=str(folder), dtype="float32", freeze_vision=trained == "language")
 processor = load_processor(config, "short")
 policy = shard_policy(load_policy(config, processor.tokenizer), device, torch.float32)
 reference = load_policy(config, processor.tokenizer).requires_grad_(False)
@@ -51,6 +53,22 @@ def metrics(indices, loss):
     return {"entropy": loss.entropy, "kl": loss.kl}
 
 
+calls = {"all_gather_single": 0, "reduce_scatter_single": 0}
+
+
+def counted(name):
+    """FSDP2 calls the module's function by name: counting it there counts what goes over the wire."""
+    original = getattr(dist, name)
+
+    def call(*args, **kwargs):
+        calls[name] += 1
+        return original(*args, **kwargs)
+
+    return call
+
+
+for name in calls:
+    setattr(dist, name, counted(name))
 result = update(
     policy,
     torch.optim.SGD(policy.parameters(), lr=0.0),
@@ -63,11 +81,18 @@ result = update(
     temperature=0.8,
     tokens_per_microbatch=budget,
     max_grad_norm=0.0,
+    communicate_once=communication == "once",
 )
 gradients = {name: p.grad.full_tensor() for name, p in policy.named_parameters() if p.grad is not None}
 if is_main():
     torch.save(
-        {"gradients": gradients, "means": {"loss": result.loss, **result.token_means}, "norm": result.grad_norm}, output
+        {
+            "gradients": gradients,
+            "means": {"loss": result.loss, **result.token_means},
+            "norm": result.grad_norm,
+            "calls": calls,
+        },
+        output,
     )
 dist.barrier()
 dist.destroy_process_group()
