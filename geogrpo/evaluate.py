@@ -5,16 +5,16 @@ python -m geogrpo.evaluate --server http://localhost:8000/v1 -o out --data.name 
 python -m geogrpo.evaluate --predictions theirs.csv -o out --data.name jsonl --data.test_path test.jsonl
 
 The data and how the model is asked are the run's own when the model lies in a run's folder, else --recipe's; every key
-of geogrpo/config.py can be given as --section.key value. The output folder gets predictions.jsonl, metrics.json and
-tables. A run that was stopped goes on when the same command is given again.
+of geogrpo/config.py can be given as --section.key value. The output folder gets predictions.jsonl, metrics.json,
+report.html and tables; with two or more samples of each image uncertainty.jsonl, too. A run that was stopped goes on
+when the same command is given again.
 """
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ from typing import Any
 import torch
 import transformers
 from rich.console import Console
-from rich.table import Table
 
 from geogrpo.chat_server import ServerOptions
 from geogrpo.config import RunConfig
@@ -31,16 +30,27 @@ from geogrpo.data import load_held_out
 from geogrpo.data.blue_marble import world_picture
 from geogrpo.distributed import all_gather_list, init_distributed, is_main, leave_together, shard_policy, world_size
 from geogrpo.evaluation import HeldOutPrediction, answer_in_batches, read_held_out
+from geogrpo.evaluation.comparison import read_other
+from geogrpo.evaluation.confidence import TARGET_ACCURACY, image_records
+from geogrpo.evaluation.example_rewards import greedy_rewards
+from geogrpo.evaluation.findings import Findings, Measures, Other, measure
 from geogrpo.evaluation.foreign import match_predictions, read_foreign
+from geogrpo.evaluation.osv import require_osv_places, with_label_columns
 from geogrpo.evaluation.policy import Answered
-from geogrpo.evaluation.scores import TRACKS, headline, metrics_to_json, score_tracks
 from geogrpo.evaluation.server import answer_by_server
-from geogrpo.metrics import Metrics, Protocol
+from geogrpo.metrics import COMPARATORS, OSV5M_PROTOCOL, Protocol
 from geogrpo.policy.load import load_policy, load_processor
 from geogrpo.prompts import PROMPTS
 from geogrpo.regions.index import default_index
-from geogrpo.report.evaluated import write_evaluation
+from geogrpo.report.evaluated import MAX_EXAMPLES, write_evaluation
+from geogrpo.report.finding_tables import (
+    answers_table,
+    comparison_tables,
+    console_table,
+    uncertainty_tables,
+)
 from geogrpo.resumable import ResumableFiles
+from geogrpo.rewards import resolve_preset
 from geogrpo.rollout import make_engine
 from geogrpo.types import Example
 
@@ -67,11 +77,11 @@ class Evaluation:
     """What is evaluated, on what, and how."""
 
     config: RunConfig
+    measures: Measures
     output: Path
     server: ServerOptions | None = None
     predictions: Path | None = None
-    protocol: Protocol = field(default_factory=Protocol)
-    allow_missing: bool = False
+    compare: Path | None = None
     overwrite: bool = False
 
 
@@ -90,12 +100,30 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-o", "--output", type=Path, required=True, help="the folder of the results")
     parser.add_argument("--recipe", help="a recipe or a YAML file (default: the run's own, or package defaults)")
     parser.add_argument(
-        "--comparator", choices=("<=", "<"), default="<=", help="within 25 km: at most, or less than (default: <=)"
+        "--compare", type=Path, metavar="PATH", help="another evaluation's folder, or a file as for --predictions"
+    )
+    parser.add_argument("--comparator", choices=COMPARATORS, help="within 25 km: at most, or less than (default: <=)")
+    parser.add_argument(
+        "--protocol",
+        choices=("osv5m",),
+        help="OSV-5M's: <, a sphere of 6371 km, rows without a label are misses; --osv",
+    )
+    parser.add_argument(
+        "--osv",
+        action=argparse.BooleanOptionalAction,
+        help="OSV-5M's accuracy of countries to cities; needs reverse_geocoder (default: where data.name is osv5m)",
+    )
+    parser.add_argument(
+        "--target-accuracy",
+        type=float,
+        default=TARGET_ACCURACY,
+        metavar="SHARE",
+        help=f"of answers backed off to a country or state where samples disagree (default: {TARGET_ACCURACY})",
     )
     parser.add_argument(
         "--allow-missing",
         action="store_true",
-        help="go on without images that cannot be read; ids without a prediction count as misses",
+        help="go on without images that are missing or cannot be read; ids without a prediction count as misses",
     )
     parser.add_argument("--overwrite", action="store_true", help="start over instead of going on")
     return parser
@@ -105,25 +133,51 @@ def _evaluation(options: argparse.Namespace, overrides: Sequence[str]) -> Evalua
     own_recipe = None if options.model is None else options.model.resolve().parent / "config.yaml"
     recipe = options.recipe or (str(own_recipe) if own_recipe is not None and own_recipe.is_file() else None)
     config = load_config(recipe, overrides)
-    if config.answer.prompt not in PROMPTS:
-        raise ValueError(f"answer.prompt {config.answer.prompt!r} is unknown. Known: {', '.join(PROMPTS)}.")
-    if options.server_model and not options.server:
-        raise ValueError("--server-model names a model on a server: give --server.")
+    _check(options, config)
     if options.model is not None:
         config = replace(config, model=replace(config.model, path=str(options.model)))
+    data = with_label_columns(config.data) if config.data.name == "osv5m" else config.data
+    config = replace(config, data=replace(data, allow_missing=data.allow_missing or options.allow_missing))
     server = None
     if options.server is not None:
-        if not options.server.startswith(("http://", "https://")):
-            raise ValueError(f"--server must be an http:// or https:// address, got {options.server!r}.")
         server = ServerOptions(options.server, model=options.server_model, model_option="--server-model")
     return Evaluation(
         config,
+        _measures(options, config),
         options.output,
         server=server,
         predictions=options.predictions,
-        protocol=Protocol(comparator=options.comparator),
-        allow_missing=options.allow_missing,
+        compare=options.compare,
         overwrite=options.overwrite,
+    )
+
+
+def _check(options: argparse.Namespace, config: RunConfig) -> None:
+    """Raise ValueError, naming the option, on what cannot be meant."""
+    if config.answer.prompt not in PROMPTS:
+        raise ValueError(f"answer.prompt {config.answer.prompt!r} is unknown. Known: {', '.join(PROMPTS)}.")
+    resolve_preset(config.grpo.rewards)
+    if options.server_model and not options.server:
+        raise ValueError("--server-model names a model on a server: give --server.")
+    if options.protocol and options.comparator:
+        raise ValueError("--protocol osv5m has a comparator of its own: leave --comparator out.")
+    if not 0 <= options.target_accuracy <= 1:
+        raise ValueError(f"--target-accuracy must be from 0 to 1, got {options.target_accuracy}.")
+    if options.server is not None and not options.server.startswith(("http://", "https://")):
+        raise ValueError(f"--server must be an http:// or https:// address, got {options.server!r}.")
+
+
+def _measures(options: argparse.Namespace, config: RunConfig) -> Measures:
+    use_osv = options.osv
+    if use_osv is None:
+        use_osv = config.data.name == "osv5m" or options.protocol == "osv5m"
+    return Measures(
+        protocol=OSV5M_PROTOCOL if options.protocol else Protocol(comparator=options.comparator or "<="),
+        bootstrap_samples=config.evaluation.bootstrap_samples,
+        seed=config.seed,
+        use_osv=use_osv,
+        target_accuracy=options.target_accuracy,
+        allow_missing=options.allow_missing,
     )
 
 
@@ -135,25 +189,40 @@ def evaluate(evaluation: Evaluation) -> None:
     """
     device = init_distributed()
     config = evaluation.config
+    # What may be missing or wrong first: answers take long
+    if evaluation.measures.use_osv:
+        require_osv_places()
+    other = None if evaluation.compare is None else Other(str(evaluation.compare), read_other(evaluation.compare))
     examples = load_held_out(config.data, config.seed)
     if evaluation.server is not None and world_size() > 1:
         raise ValueError("--server is asked by one process: start geogrpo.evaluate without torchrun.")
     console = Console(quiet=not is_main())
     if is_main():
         evaluation.output.mkdir(parents=True, exist_ok=True)
+    unanswered: list[str] = []
     if evaluation.predictions is not None:
-        predictions = _matched(evaluation, examples, console)
+        predictions, unanswered = _matched(evaluation, examples, console)
     else:
         predictions = _answered(evaluation, examples, device, console)
     if is_main():
-        _score(evaluation, predictions, {example.id: example for example in examples}, console)
+        if not predictions:
+            raise ValueError("no image could be read, so there is nothing to score.")
+        by_id = {example.id: example for example in examples}
+        with console.status("Computing metrics"):
+            findings = measure(
+                predictions, by_id, evaluation.measures, default_index(), other=other, unanswered=unanswered
+            )
+        _write(evaluation, predictions, by_id, findings, console)
 
 
-def _matched(evaluation: Evaluation, examples: Sequence[Example], console: Console) -> list[HeldOutPrediction]:
+def _matched(
+    evaluation: Evaluation, examples: Sequence[Example], console: Console
+) -> tuple[list[HeldOutPrediction], list[str]]:
+    """The predictions of all examples, and the ids of those that had none."""
     assert evaluation.predictions is not None
     truths = ((example.id, example.latlon_deg) for example in examples)
     matched, missing, unknown = match_predictions(read_foreign(evaluation.predictions), truths)
-    if missing and not evaluation.allow_missing:
+    if missing and not evaluation.measures.allow_missing:
         raise ValueError(
             f"{evaluation.predictions}: {len(missing):,} of {len(matched):,} images have no prediction, such as"
             f" {', '.join(map(repr, missing[:MAX_LISTED]))}. --allow-missing counts them as misses."
@@ -163,7 +232,7 @@ def _matched(evaluation: Evaluation, examples: Sequence[Example], console: Conso
     for what, ids in (("images without a prediction count as misses", missing), ("ids are not in the data", unknown)):
         if ids:
             console.print(f"{len(ids):,} {what}, such as {ids[0]!r}", style="yellow", highlight=False)
-    return matched
+    return matched, missing
 
 
 def _answered(
@@ -183,8 +252,11 @@ def _answered(
             for answers, skipped in answer_from(start=start):
                 done += len(answers) + len(skipped)
                 if files is not None:
-                    _append(files, answers, skipped, evaluation.allow_missing)
+                    _append(files, answers, skipped, evaluation.measures.allow_missing)
                 status.update(f"Answered {done:,} of {len(examples):,} images")
+        if files is not None and files.record.num_skipped:
+            unreadable = f"{files.record.num_skipped:,} images could not be read and are left out"
+            console.print(f"{unreadable}; {path.with_name('unreadable.jsonl')} lists them", style="yellow")
         return read_held_out(path) if files else []
     finally:
         if files is not None:
@@ -203,7 +275,7 @@ def _files(evaluation: Evaluation, path: Path) -> ResumableFiles:
         "samples": [config.evaluation.num_samples, config.evaluation.temperature],
         "max_new_tokens": config.grpo.sampling.max_new_tokens,
         "seed": config.seed,
-        "--allow-missing": evaluation.allow_missing,
+        "--allow-missing": evaluation.measures.allow_missing,
     }
     return ResumableFiles(path, path.with_name("unreadable.jsonl"), options, overwrite=evaluation.overwrite)
 
@@ -240,64 +312,58 @@ def _answerer(
     return partial(answer_in_batches, policy, processor, engine, examples, config.evaluation, **sampling)
 
 
-def _score(
+def _write(
     evaluation: Evaluation,
     predictions: Sequence[HeldOutPrediction],
     examples: Mapping[str, Example],
+    findings: Findings,
     console: Console,
 ) -> None:
-    if not predictions:
-        raise ValueError("no image could be read, so there is nothing to score.")
-    with console.status("Computing metrics"):
-        scored = score_tracks(
-            predictions,
-            index=default_index(),
-            protocol=evaluation.protocol,
-            num_samples=evaluation.config.evaluation.bootstrap_samples,
-        )
-    results = {
-        "num_images": len(predictions),
-        "protocol": asdict(evaluation.protocol),
-        "tracks": {track: metrics_to_json(metrics) for track, metrics in scored.items()},
-        "config": config_to_dict(evaluation.config),
-    }
-    path = evaluation.output / "metrics.json"
-    path.write_text(json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    console.print(closing_table(scored, evaluation.protocol))
+    """The files of the results, and what is printed."""
+    output, config = evaluation.output, evaluation.config
+    results = {**findings.to_json(), "protocol": asdict(evaluation.measures.protocol), "config": config_to_dict(config)}
+    text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False)
+    (output / "metrics.json").write_text(text + "\n", encoding="utf-8")
+    # That of an earlier evaluation with samples must not stay.
+    (output / "uncertainty.jsonl").unlink(missing_ok=True)
+    if findings.uncertainty:
+        with (output / "uncertainty.jsonl").open("w", encoding="utf-8") as file:
+            for record in image_records(findings.uncertainty, predictions, default_index()):
+                file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
+    _print(findings, evaluation.measures.protocol, console)
     with console.status("Writing the report"):
+        rewards, notes = greedy_rewards(
+            predictions[:MAX_EXAMPLES], examples, config.grpo.rewards, PROMPTS[config.answer.prompt]
+        )
         write_evaluation(
-            evaluation.output,
+            output,
             predictions=predictions,
             examples=examples,
-            scored=scored,
-            config=evaluation.config,
+            scored=findings.scored,
+            config=config,
             index=default_index(),
             world=world_picture(),
+            comparator=evaluation.measures.protocol.comparator,
+            floors=findings.floors,
+            uncertainty=findings.uncertainty,
+            comparison=findings.comparison,
+            rewards=rewards,
         )
-    console.print(f"Results: {evaluation.output}, the report is {evaluation.output / 'report.html'}", highlight=False)
+    for note in notes:
+        console.print(note, style="yellow", highlight=False, markup=False)
+    console.print(f"Results: {output}, the report is {output / 'report.html'}", highlight=False)
 
 
-def closing_table(scored: dict[str, Metrics], protocol: Protocol) -> Table:
-    """Metrics as rows, tracks as columns, each value with its interval."""
-    titles = {**TRACKS, "samples": "every sample"}
-    num_images = next(iter(scored.values())).num_images
-    table = Table(title=f"{num_images:,} images (95 % interval; within: {protocol.comparator})")
-    table.add_column("")
-    for track in scored:
-        table.add_column(titles[track], justify="right")
-    columns = {track: headline(metrics) for track, metrics in scored.items()}
-    for name in next(iter(columns.values())):
-        cells = [_cell(name, column[name]) if name in column else "-" for column in columns.values()]
-        table.add_row(name.replace("_", " "), *cells)
-    return table
-
-
-def _cell(name: str, estimate: Any) -> str:
-    form = "{:,.0f}" if (name.endswith("_km") and not name.startswith("within")) or name == "geoscore" else "{:.1%}"
-    value = form.format(estimate.value)
-    if math.isnan(estimate.low):
-        return value
-    return f"{value}  ({form.format(estimate.low)} to {form.format(estimate.high)})"
+def _print(findings: Findings, protocol: Protocol, console: Console) -> None:
+    answers = {track: metrics.estimates for track, metrics in findings.scored.items()}
+    answers |= findings.floors.estimates()
+    console.print(answers_table(answers, findings.num_images, protocol.comparator))
+    tables = uncertainty_tables(findings.uncertainty) if findings.uncertainty else []
+    if findings.comparison:
+        # Those of the other tracks are in the report.
+        tables.append(comparison_tables(findings.comparison, protocol.comparator)[0])
+    for table in tables:
+        console.print(console_table(table))
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
         file.write('{"id": "half a li')
     # Another batch size: it must not matter
     run(*words[:-1], 3, "-o", tmp_path / "killed")
-    for name in ("predictions.jsonl", "metrics.json"):
+    for name in ("predictions.jsonl", "metrics.json", "uncertainty.jsonl"):
         whole, killed = ((tmp_path / folder / name).read_text() for folder in ("whole", "killed"))
         assert whole.replace('"batch_size": 1', "") == killed.replace('"batch_size": 3', "")
 
@@ -101,7 +101,7 @@ def test_two_ranks_answer_like_one_in_the_same_order(recipe: Path, answering_fol
     run(*words, "-o", tmp_path / "one")
     done = torchrun(2, "-m", "geogrpo.evaluate", *(str(word) for word in words), "-o", str(tmp_path / "two"))
     assert done.returncode == 0, done.stderr[-3000:]
-    for name in ("predictions.jsonl", "metrics.json"):
+    for name in ("predictions.jsonl", "metrics.json", "uncertainty.jsonl"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
@@ -205,6 +205,8 @@ def test_an_image_that_cannot_be_read_stops_or_is_counted(
     run(*words, "--allow-missing", "--overwrite")
     assert len(read_held_out(tmp_path / "out" / "predictions.jsonl")) == 3
     assert "test-1.png" in (tmp_path / "out" / "unreadable.jsonl").read_text()
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "1 images could not be read and are left out; " in printed
 
 
 @SHARED_GROUP

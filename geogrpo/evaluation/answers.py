@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from geogrpo.parsing import parse_completion
@@ -73,6 +74,12 @@ def greedy_points(predictions: Sequence[HeldOutPrediction]) -> torch.Tensor:
 def sampled_points(predictions: Sequence[HeldOutPrediction]) -> torch.Tensor:
     """(N, K, 2) float64, NaN where there is none."""
     return torch.stack([_points(prediction.sampled_latlon_deg) for prediction in predictions])
+
+
+def common_samples(predictions: Sequence[HeldOutPrediction]) -> np.ndarray | None:
+    """(N, K, 2) float64 as sampled_points; None where there are no samples, or not as many for each image."""
+    numbers = {len(prediction.sampled_latlon_deg) for prediction in predictions}
+    return sampled_points(predictions).numpy() if len(numbers) == 1 and numbers != {0} else None
 
 
 def true_points(predictions: Sequence[HeldOutPrediction]) -> torch.Tensor:

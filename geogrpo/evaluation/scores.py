@@ -1,22 +1,29 @@
-"""Predictions -> what they are worth, on two tracks: the coordinates as emitted, and the places that the names mean.
+"""Predictions -> what they are worth, on each track: the coordinates as emitted, the places that the names mean, the
+consensus of the samples.
 
-Shapes: N images.
+Shapes: N images, K samples.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, is_dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from geogrpo.evaluation.answers import HeldOutPrediction, greedy_points, sampled_points, true_points
+from geogrpo.evaluation.answers import HeldOutPrediction, common_samples, greedy_points, true_points
 from geogrpo.metrics import Estimate, Metrics, Protocol, evaluate_predictions
 from geogrpo.regions.index import RegionIndex
 from geogrpo.regions.names import locate
+from geogrpo.uncertainty import geometric_median
 
-TRACKS = {"coordinates": "coordinates as emitted", "names": "names, found offline"}
-"""The tracks of answers, with their titles. Samples are a row of their own on the first."""
+TRACKS = {
+    "coordinates": "coordinates as emitted",
+    "names": "names, found offline",
+    "consensus": "consensus of the samples",
+    "samples": "every sample",
+}
+"""The tracks of answers, with their titles. The last has K answers to each image."""
 
 
 def named_points(predictions: Sequence[HeldOutPrediction]) -> np.ndarray:
@@ -29,44 +36,69 @@ def named_points(predictions: Sequence[HeldOutPrediction]) -> np.ndarray:
     return np.array(points, dtype=np.float64).reshape(-1, 2)
 
 
+def answer_points(predictions: Sequence[HeldOutPrediction], *, use_names: bool = True) -> dict[str, np.ndarray]:
+    """(N, 2) degrees of each track with one answer per image, NaN where it has none.
+
+    Args:
+        predictions: at least one. Without a name there is no track of names, without two or more samples of every
+            image no consensus.
+        use_names: whether to find names, which needs geogrpo[names].
+    """
+    points = {"coordinates": greedy_points(predictions).numpy()}
+    if use_names and any(p.country or p.city for p in predictions):
+        points["names"] = named_points(predictions)
+    is_naming_only = not any(p.predicted_latlon_deg or any(p.sampled_latlon_deg) for p in predictions)
+    if is_naming_only and "names" in points:
+        # GLOBE's way of answering: all of its coordinates would be misses.
+        del points["coordinates"]
+    samples = common_samples(predictions)
+    if samples is not None and samples.shape[1] > 1:
+        points["consensus"] = geometric_median(samples)
+    return points
+
+
 def score_tracks(
     predictions: Sequence[HeldOutPrediction],
     *,
     index: RegionIndex,
     osv_index: RegionIndex | None = None,
+    osv_labels: Mapping[str, Sequence[Any]] | None = None,
     protocol: Protocol | None = None,
     num_samples: int = 2000,
     use_names: bool = True,
 ) -> dict[str, Metrics]:
-    """Metrics of each track that the predictions have an answer on, and of the samples where there are some.
+    """Metrics of each track of answer_points, and of the samples where every image has as many.
 
     Args:
-        predictions: at least one.
-        use_names: whether to score the track of names, which needs geogrpo[names].
-        index, osv_index, protocol, num_samples: as metrics.evaluate_predictions.
+        predictions, use_names: as answer_points.
+        index, osv_index, osv_labels, protocol, num_samples: as metrics.evaluate_predictions.
     """
     truth = true_points(predictions).numpy()
-    answers = {"coordinates": greedy_points(predictions).numpy()}
-    if use_names and any(p.country or p.city for p in predictions):
-        answers["names"] = named_points(predictions)
-    is_naming_only = not any(p.predicted_latlon_deg or any(p.sampled_latlon_deg) for p in predictions)
-    if is_naming_only and "names" in answers:
-        # GLOBE's way of answering: all of its coordinates would be misses.
-        del answers["coordinates"]
-    options: dict[str, Any] = {
-        "index": index,
-        "osv_index": osv_index,
-        "protocol": protocol,
-        "num_samples": num_samples,
+    options: dict[str, Any] = {"index": index, "osv_index": osv_index, "protocol": protocol}
+    scored = {
+        track: evaluate_predictions(points, truth, osv_labels=osv_labels, num_samples=num_samples, **options)
+        for track, points in answer_points(predictions, use_names=use_names).items()
     }
-    scored = {track: evaluate_predictions(points, truth, **options) for track, points in answers.items()}
-    num_sampled = {len(p.sampled_latlon_deg) for p in predictions}
-    if num_sampled != {0} and len(num_sampled) == 1:
+    samples = common_samples(predictions)
+    if samples is not None:
         # Every sample counts as an answer of its own.
-        samples = sampled_points(predictions).numpy()
-        repeated = np.repeat(truth[:, None], samples.shape[1], axis=1).reshape(-1, 2)
-        scored["samples"] = _without_intervals(evaluate_predictions(samples.reshape(-1, 2), repeated, **options))
+        per_image = samples.shape[1]
+        metrics = evaluate_predictions(
+            samples.reshape(-1, 2),
+            np.repeat(truth, per_image, axis=0),
+            osv_labels=_repeated(osv_labels, per_image),
+            # Its intervals are not kept.
+            num_samples=1,
+            **options,
+        )
+        scored["samples"] = _without_intervals(metrics)
     return scored
+
+
+def _repeated(labels: Mapping[str, Sequence[Any]] | None, times: int) -> Mapping[str, Sequence[Any]] | None:
+    if labels is None:
+        return None
+    return {name: [text for text in texts for _ in range(times)] for name, texts in labels.items()}
 
 
 def _without_intervals(metrics: Metrics) -> Metrics:
@@ -83,26 +115,12 @@ def _without_intervals(metrics: Metrics) -> Metrics:
     )
 
 
-def metrics_to_json(metrics: Metrics) -> dict[str, Any]:
-    """As written to metrics.json: a bound that there is not is null."""
-    return _finite(asdict(metrics))
-
-
-def _finite(value: Any) -> Any:
+def json_ready(value: Any) -> Any:
+    """Dataclasses as objects; what is not finite, such as a bound that there is not, as null."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
     if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def headline(metrics: Metrics) -> dict[str, Estimate]:
-    """The metrics of a table that fits a page, in order."""
-    names = (
-        *(name for name in metrics.estimates if name.startswith("within_")),
-        "median_km",
-        "mean_km",
-        "geoscore",
-        "country_accuracy",
-        "city_accuracy",
-        "unparseable",
-    )
-    return {name: metrics.estimates[name] for name in names if name in metrics.estimates}
+        return {key: json_ready(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_ready(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -4,8 +4,9 @@ Shapes: N images, B resamples or flips.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -56,6 +57,7 @@ def compare_runs(
     *,
     index: RegionIndex | None = None,
     osv_index: RegionIndex | None = None,
+    osv_labels: Mapping[str, Sequence[Any]] | None = None,
     protocol: Protocol | None = None,
     num_samples: int = 2000,
     num_flips: int = 10_000,
@@ -70,7 +72,8 @@ def compare_runs(
     Args:
         before, after: the same ids in the same order.
         true_latlon_deg: (N, 2) degrees, in that order.
-        index, osv_index, protocol: as for evaluate_predictions; without an index there are no metrics of regions.
+        index, osv_index, osv_labels, protocol: as for evaluate_predictions; without an index there are no metrics of
+            regions.
         num_samples: bootstrap resamples.
         num_flips: random exchanges; the least p-value is 1 / (num_flips + 1).
     Raises:
@@ -81,7 +84,14 @@ def compare_runs(
         raise ValueError(f"num_flips must be at least 1, got {num_flips}.")
     _check_ids(before, after, len(true_latlon_deg))
     (first, first_km), (second, second_km) = (
-        image_columns(answers.latlon_deg, true_latlon_deg, index=index, osv_index=osv_index, protocol=protocol)
+        image_columns(
+            answers.latlon_deg,
+            true_latlon_deg,
+            index=index,
+            osv_index=osv_index,
+            osv_labels=osv_labels,
+            protocol=protocol,
+        )
         for answers in (before, after)
     )
     changes = {

@@ -1,11 +1,13 @@
-"""The files of an evaluation for readers: one page, its plots as PNGs, the table in Markdown and LaTeX.
+"""The files of an evaluation for readers: one page, its plots as PNGs, its tables in Markdown and LaTeX.
 
-Shapes: N images, K samples.
+Shapes: N images.
 """
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from geogrpo_kernels import haversine_km
@@ -13,17 +15,29 @@ from PIL import Image
 
 from geogrpo.config import RunConfig
 from geogrpo.config_files import config_to_dict
-from geogrpo.evaluation import HeldOutPrediction, greedy_points, sampled_points, true_points
+from geogrpo.evaluation import HeldOutPrediction, greedy_points, true_points
+from geogrpo.evaluation.answers import common_samples
+from geogrpo.evaluation.comparison import Comparison
+from geogrpo.evaluation.confidence import Uncertainty, image_records, measure_uncertainty
+from geogrpo.evaluation.floors import Floors
 from geogrpo.evaluation.scores import TRACKS
 from geogrpo.metrics import CONTINENT_OF, Estimate, Metrics
 from geogrpo.parsing import parse_completion
 from geogrpo.regions.index import RegionIndex
+from geogrpo.report.finding_tables import comparison_tables, floor_note, floor_rows, region_table, uncertainty_tables
 from geogrpo.report.page.content import Calibration, Groups, PageExample
 from geogrpo.report.page.figures import write_figures
 from geogrpo.report.page.page import write_page
-from geogrpo.report.tables import MetricRow, latex_table, markdown_table
+from geogrpo.report.tables import (
+    MetricRow,
+    latex_section,
+    latex_table,
+    main_columns,
+    markdown_section,
+    markdown_table,
+)
 from geogrpo.types import Example
-from geogrpo.uncertainty import level_confidence, reliability, risk_coverage, sample_radii_km
+from geogrpo.uncertainty import reliability, risk_coverage, sample_radii_km
 
 MAX_EXAMPLES = 1000
 """On the page; it says how many there are when that is not all."""
@@ -38,6 +52,11 @@ def write_evaluation(
     config: RunConfig,
     index: RegionIndex,
     world: Image.Image | None,
+    comparator: str = "<=",
+    floors: Floors | None = None,
+    uncertainty: Uncertainty | None = None,
+    comparison: Comparison | None = None,
+    rewards: Sequence[Mapping[str, float]] = (),
 ) -> None:
     """Write report.html, figures/, metrics.md and metrics.tex.
 
@@ -46,14 +65,25 @@ def write_evaluation(
         scored: from evaluation.scores.score_tracks.
         index: says which country a truth is in.
         world: under the page's map; None for the outline of the land.
+        comparator: of the thresholds, a key of metrics.COMPARATORS.
+        floors: None for none.
+        uncertainty: from evaluation.confidence; None measures it here, where there are samples.
+        comparison: with another evaluation; None for none.
+        rewards: component -> reward for each prediction, at least for the first MAX_EXAMPLES; empty for none.
     """
-    rows = [MetricRow(TRACKS.get(track, track), scored[track].estimates) for track in scored]
-    (folder / "metrics.md").write_text(markdown_table(rows) + "\n", encoding="utf-8")
-    (folder / "metrics.tex").write_text(latex_table(rows) + "\n", encoding="utf-8")
-    truth, answers = true_points(predictions), greedy_points(predictions)
-    distance_km = haversine_km(answers, truth).numpy()
-    samples = _samples(predictions)
-    calibration = None if samples is None else _calibration(answers.numpy(), samples, truth.numpy(), distance_km, index)
+    uncertainty = uncertainty or measure_uncertainty(predictions, index)
+    columns = main_columns(comparator)
+    rows = [MetricRow(TRACKS[track], metrics.estimates) for track, metrics in scored.items()]
+    rows += floor_rows(floors) if floors else []
+    tables = [region_table(rows)]
+    tables += uncertainty_tables(uncertainty) if uncertainty else []
+    tables += comparison_tables(comparison, comparator) if comparison else []
+    markdown = [markdown_table(rows, columns), *map(markdown_section, tables)]
+    (folder / "metrics.md").write_text("\n".join(markdown), encoding="utf-8")
+    latex = [latex_table(rows, columns), *map(latex_section, tables)]
+    (folder / "metrics.tex").write_text("\n".join(latex), encoding="utf-8")
+    distance_km = haversine_km(greedy_points(predictions), true_points(predictions)).numpy()
+    calibration = _calibration(uncertainty) if uncertainty else None
     groups = [_continents(next(iter(scored.values())))]
     shown = predictions[:MAX_EXAMPLES]
     cut = f" (the first {len(shown):,} shown)" if len(shown) < len(predictions) else ""
@@ -61,29 +91,23 @@ def write_evaluation(
         folder / "report.html",
         title=f"Evaluation on {len(predictions):,} images{cut}",
         summary=rows,
-        examples=_page_examples(shown, examples, distance_km, samples, index),
+        columns=columns,
+        summary_note=floor_note(floors, len(predictions)) if floors else "",
+        examples=_page_examples(shown, examples, distance_km, uncertainty, rewards, index),
         config=config_to_dict(config),
         calibration=calibration,
+        tables=tables,
         groups=groups,
         world=world,
     )
     write_figures(folder / "figures", distance_km=distance_km, calibration=calibration, groups=groups)
 
 
-def _samples(predictions: Sequence[HeldOutPrediction]) -> np.ndarray | None:
-    """(N, K, 2) degrees; None where there are none, or not as many for each image."""
-    numbers = {len(prediction.sampled_latlon_deg) for prediction in predictions}
-    return sampled_points(predictions).numpy() if len(numbers) == 1 and numbers != {0} else None
-
-
-def _calibration(
-    answers: np.ndarray, samples: np.ndarray, truth: np.ndarray, distance_km: np.ndarray, index: RegionIndex
-) -> Calibration:
-    """Of the country: the share of samples in the answer's country, against whether that is the truth's."""
-    # An answer in no country is no statement of confidence in one.
-    confidence = np.nan_to_num(level_confidence(samples, answers, index)[:, 0])
-    found, there = index.lookup(answers).country, index.lookup(truth).country
-    is_right = (found >= 0) & (found == there)
+def _calibration(uncertainty: Uncertainty) -> Calibration | None:
+    """Of the consensus's country; None where no consensus is in one."""
+    confidence, is_right = uncertainty.outcomes.confidence[:, 0], uncertainty.outcomes.is_right[:, 0]
+    if "country" not in uncertainty.levels:
+        return None
     bins = reliability(confidence, is_right)
     curve = risk_coverage(confidence, (~is_right).astype(np.float64))
     return Calibration(
@@ -110,19 +134,21 @@ def _page_examples(
     predictions: Sequence[HeldOutPrediction],
     examples: Mapping[str, Example],
     distance_km: np.ndarray,
-    samples: np.ndarray | None,
+    uncertainty: Uncertainty | None,
+    rewards: Sequence[Mapping[str, float]],
     index: RegionIndex,
 ) -> list[PageExample]:
-    answers, truth = greedy_points(predictions).numpy(), true_points(predictions).numpy()
+    truth = true_points(predictions).numpy()
     found = index.lookup(truth)
     names, codes = index.names(found.ids), index.codes(found.country)
-    radii = None if samples is None else sample_radii_km(samples[: len(predictions)], answers)
+    radii = _radii(predictions)
+    records = image_records(uncertainty, predictions, index) if uncertainty else itertools.repeat(None)
     shown = []
-    for i, prediction in enumerate(predictions):
+    for i, (prediction, record) in enumerate(zip(predictions, records, strict=False)):
         has_point = prediction.predicted_latlon_deg is not None
         country, state, _, city = names[i].tolist()
         example = examples[prediction.id]
-        radius_50_km, radius_90_km = (None, None) if radii is None or not has_point else map(_finite, radii[i])
+        radius_50_km, radius_90_km = radii[i] if has_point else (None, None)
         shown.append(
             PageExample(
                 id=prediction.id,
@@ -139,16 +165,39 @@ def _page_examples(
                     "state": (example.state or state, prediction.state),
                     "city": (example.city or city, prediction.city),
                 },
+                rewards=rewards[i] if rewards else {},
                 radius_50_km=radius_50_km,
                 radius_90_km=radius_90_km,
+                facts=_facts_of(record) if record else {},
                 problem=prediction.problem,
             )
         )
     return shown
 
 
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
+def _radii(predictions: Sequence[HeldOutPrediction]) -> list[tuple[float | None, float | None]]:
+    """Of each greedy answer, with half and nine tenths of the samples inside; None without samples."""
+    samples = common_samples(predictions)
+    if samples is None:
+        return [(None, None)] * len(predictions)
+    radii = sample_radii_km(samples, greedy_points(predictions).numpy())
+    return [(radius_50_km, radius_90_km) for radius_50_km, radius_90_km in radii.tolist()]
+
+
+def _facts_of(record: Mapping[str, Any]) -> dict[str, str]:
+    """What the samples say of one image, in words.
+
+    Args:
+        record: from image_records.
+    """
+    point, level = record["consensus_latlon_deg"], record["backed_off_level"]
+    facts = {"Consensus of the samples": "none" if point is None else f"{point[0]:.3f}, {point[1]:.3f}"}
+    facts["Clusters"] = ", largest ".join([str(record["num_clusters"]), *(f"{c:.0%}" for c in record["clusters"][:1])])
+    if record["conformal_radius_km"] is not None:
+        facts["Conformal radius, 90 %"] = f"{record['scaled_conformal_radius_km']:,.0f} km"
+        sure = "" if level is None else f" ({level}, {record['confidence'][level]:.0%})"
+        facts["Backed off to"] = f"{record['backed_off_name'] or 'no answer'}{sure}"
+    return facts
 
 
 __all__ = ["write_evaluation"]

@@ -1,11 +1,12 @@
-"""Metrics with their 95 % intervals as Markdown and LaTeX tables, for READMEs and papers."""
+"""Metrics with their 95 % intervals, and other tables of text, as Markdown and LaTeX for READMEs and papers."""
 
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from geogrpo.metrics import THRESHOLDS_KM, Estimate
+from geogrpo.metrics import OSV_LEVELS, THRESHOLDS_KM, Estimate
+from geogrpo.regions.index import LEVELS
 
 MISSING = "–"
 
@@ -37,14 +38,44 @@ class MetricRow:
         return None if estimate is None or math.isnan(estimate.value) else estimate
 
 
-COLUMNS: dict[str, TableColumn] = {
-    **{f"within_{km}_km": TableColumn(f"≤{km} km", "{:.1%}") for km in THRESHOLDS_KM},
-    "median_km": TableColumn("median km", "{:,.0f}"),
-    "geoscore": TableColumn("GeoScore", "{:,.0f}"),
-    "country_accuracy": TableColumn("country", "{:.1%}"),
-    "unparseable": TableColumn("unparsed", "{:.1%}"),
-}
+def main_columns(comparator: str = "<=") -> dict[str, TableColumn]:
+    """The columns of an evaluation's first table, in order.
+
+    Args:
+        comparator: a key of metrics.COMPARATORS, for the titles of the thresholds.
+    """
+    sign = {"<=": "≤", "<": "<"}[comparator]
+    return {
+        **{f"within_{km}_km": TableColumn(f"{sign}{km} km", "{:.1%}") for km in THRESHOLDS_KM},
+        "median_km": TableColumn("median km", "{:,.0f}"),
+        "mean_km": TableColumn("mean km", "{:,.0f}"),
+        "geoscore": TableColumn("GeoScore", "{:,.0f}"),
+        "country_accuracy": TableColumn("country", "{:.1%}"),
+        "unparseable": TableColumn("unparsed", "{:.1%}"),
+    }
+
+
+COLUMNS = {key: column for key, column in main_columns().items() if key != "mean_km"}
 """The columns of the closing table, in order."""
+REGION_COLUMNS = {
+    **{f"{level}_accuracy": TableColumn(level, "{:.1%}") for level in LEVELS},
+    **{f"osv_{level.replace('-', '_')}": TableColumn(f"OSV {level}", "{:.1%}") for level in OSV_LEVELS},
+}
+"""Whether an answer is in the truth's region: by the region index, and as OSV-5M asks."""
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A table whose cells are text already."""
+
+    title: str
+    header: Sequence[str]
+    """Of each column, the first of the rows' names."""
+    rows: Sequence[Sequence[str]]
+    """As long as the header each."""
+    note: str = ""
+    """How to read it."""
+
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -78,6 +109,19 @@ def formatted(estimate: Estimate, form: str) -> list[str]:
     return [form.format(part) for part in (parts[:1] if math.isnan(estimate.low) else parts)]
 
 
+def formatted_share(estimate: Estimate | None) -> str:
+    """In one cell, such as 12.3% (10.1–14.9)."""
+    if estimate is None:
+        return MISSING
+    value, *ends = formatted(estimate, "{:.1%}")
+    return f"{value} ({compact_interval(ends)})" if ends else value
+
+
+def compact_interval(ends: Sequence[str]) -> str:
+    """The two ends from `formatted`, such as 10.1–14.9."""
+    return "–".join(end.rstrip("%") for end in ends)
+
+
 def shown_columns(
     rows: Sequence[MetricRow], columns: Mapping[str, TableColumn] | None = None
 ) -> dict[str, TableColumn]:
@@ -100,11 +144,11 @@ def markdown_table(rows: Sequence[MetricRow], columns: Mapping[str, TableColumn]
     shown = shown_columns(rows, columns)
     counts = _image_counts(rows, MISSING)
     header = ["", *counts[:1], *[_markdown(column.title) for column in shown.values()]]
-    lines = [header, ["---", *["---:"] * (len(header) - 1)]]
+    lines = []
     for i, row in enumerate(rows, start=1):
         cells = [_cell(row, key, column, ("{}", "{} ({} – {})"), MISSING) for key, column in shown.items()]
         lines.append([_markdown(row.name), *counts[i : i + 1], *cells])
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+    return _markdown_lines(header, lines)
 
 
 def latex_table(rows: Sequence[MetricRow], columns: Mapping[str, TableColumn] | None = None) -> str:
@@ -116,12 +160,34 @@ def latex_table(rows: Sequence[MetricRow], columns: Mapping[str, TableColumn] | 
     shown = shown_columns(rows, columns)
     counts = _image_counts(rows, "--")
     header = ["", *counts[:1], *[_latex(column.title) for column in shown.values()]]
-    lines = [r"\begin{tabular}{l" + "r" * (len(header) - 1) + "}", r"\toprule", _latex_line(header), r"\midrule"]
     forms = ("{}", r"\makecell[r]{{{} \\[-2pt] {{\scriptsize {}--{}}}}}")
+    lines = []
     for i, row in enumerate(rows, start=1):
         cells = [_cell(row, key, column, forms, "--", _latex) for key, column in shown.items()]
-        lines.append(_latex_line([_latex(row.name), *counts[i : i + 1], *cells]))
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+        lines.append([_latex(row.name), *counts[i : i + 1], *cells])
+    return _latex_tabular(header, lines)
+
+
+def markdown_section(table: TextTable) -> str:
+    """A heading, the table and its note."""
+    lines = _markdown_lines([*map(_markdown, table.header)], [[*map(_markdown, row)] for row in table.rows])
+    return f"## {_markdown(table.title)}\n\n{lines}" + (f"\n{_markdown(table.note)}\n" if table.note else "")
+
+
+def latex_section(table: TextTable) -> str:
+    r"""A booktabs `tabular` below its title as a comment, the note below it as another."""
+    tabular = _latex_tabular([*map(_latex, table.header)], [[*map(_latex, row)] for row in table.rows])
+    return f"% {_one_line(table.title)}\n{tabular}" + (f"% {_one_line(table.note)}\n" if table.note else "")
+
+
+def _markdown_lines(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def _latex_tabular(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [r"\begin{tabular}{l" + "r" * (len(header) - 1) + "}", r"\toprule", _latex_line(header), r"\midrule"]
+    return "\n".join([*lines, *map(_latex_line, rows), r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
 def _image_counts(rows: Sequence[MetricRow], missing: str) -> list[str]:
@@ -146,8 +212,12 @@ def _cell(
     return forms[len(parts) > 1].format(*parts)
 
 
+def _one_line(text: str) -> str:
+    return " ".join(clean_text(text).split())
+
+
 def _markdown(text: str) -> str:
-    return _MARKDOWN_SPECIAL.sub(r"\\\1", " ".join(clean_text(text).split()))
+    return _MARKDOWN_SPECIAL.sub(r"\\\1", _one_line(text))
 
 
 def _latex_line(cells: Sequence[str]) -> str:
@@ -155,4 +225,4 @@ def _latex_line(cells: Sequence[str]) -> str:
 
 
 def _latex(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in " ".join(clean_text(text).split()))
+    return "".join(_LATEX.get(character, character) for character in _one_line(text))

@@ -1,7 +1,13 @@
 """How sure an answer is: from several samples, and from what happened on a held-out split."""
 
 from geogrpo.uncertainty.calibration import Reliability, expected_calibration_error, reliability
-from geogrpo.uncertainty.conformal import conformal_quantile, conformal_radius_km, scaled_conformal_radius_km
+from geogrpo.uncertainty.conformal import (
+    SPREAD_FLOOR_KM,
+    conformal_quantile,
+    conformal_radius_km,
+    scaled_conformal_radius_km,
+    spread_factor,
+)
 from geogrpo.uncertainty.samples import (
     SampleSummary,
     best_sample,
@@ -14,6 +20,7 @@ from geogrpo.uncertainty.samples import (
 from geogrpo.uncertainty.selective import BackOff, RiskCoverage, backed_off_level, choose_back_off, risk_coverage
 
 __all__ = [
+    "SPREAD_FLOOR_KM",
     "BackOff",
     "Reliability",
     "RiskCoverage",
@@ -31,5 +38,6 @@ __all__ = [
     "sample_clusters",
     "sample_radii_km",
     "scaled_conformal_radius_km",
+    "spread_factor",
     "summarize_samples",
 ]

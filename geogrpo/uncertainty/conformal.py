@@ -65,13 +65,21 @@ def scaled_conformal_radius_km(
     Returns:
         (M,) km, at most FARTHEST_KM.
     """
-    distance_km = _charged(calibration_distance_km)
-    calibration_spread_km, spread_km = _checked_spread(calibration_spread_km), _checked_spread(spread_km)
-    if distance_km.shape != calibration_spread_km.shape:
-        shapes = f"{distance_km.shape} and {calibration_spread_km.shape}"
+    factor = spread_factor(calibration_distance_km, calibration_spread_km, alpha)
+    return np.minimum(factor * (_checked_spread(spread_km) + SPREAD_FLOOR_KM), FARTHEST_KM)
+
+
+def spread_factor(calibration_distance_km: np.ndarray, calibration_spread_km: np.ndarray, alpha: float) -> float:
+    """What scaled_conformal_radius_km multiplies a spread with, SPREAD_FLOOR_KM added to it; inf where N is too small.
+
+    Args:
+        calibration_distance_km, calibration_spread_km, alpha: as there.
+    """
+    distance_km, spread_km = _charged(calibration_distance_km), _checked_spread(calibration_spread_km)
+    if distance_km.shape != spread_km.shape:
+        shapes = f"{distance_km.shape} and {spread_km.shape}"
         raise ValueError(f"calibration distances and spreads must be of the same images, got {shapes}.")
-    scores = distance_km / (calibration_spread_km + SPREAD_FLOOR_KM)
-    return np.minimum(conformal_quantile(scores, alpha) * (spread_km + SPREAD_FLOOR_KM), FARTHEST_KM)
+    return conformal_quantile(distance_km / (spread_km + SPREAD_FLOOR_KM), alpha)
 
 
 def _charged(distance_km: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from PIL import Image
 from geogrpo.metrics import Estimate
 from geogrpo.report.page.content import Calibration, Groups, PageExample
 from geogrpo.report.page.page import MAX_TEXT_BYTES, THUMBNAIL_BYTES, write_page
-from geogrpo.report.tables import MetricRow
+from geogrpo.report.tables import MetricRow, TextTable
 
 SUMMARY = [MetricRow("greedy", {"geoscore": Estimate(3000.0, 2900.0, 3100.0)})]
 HOSTILE = "</script><script>alert(1)</script><!-- \" ' & {{script}} \x00 🌍 \ud83d <img src=x onerror=alert(1)>"
@@ -73,6 +73,7 @@ def hostile_page(folder: Path) -> Page:
         problem=HOSTILE,
         names={HOSTILE: (HOSTILE, HOSTILE)},
         rewards={HOSTILE: 1.0},
+        facts={HOSTILE: HOSTILE},
     )
     row = MetricRow(HOSTILE, SUMMARY[0].values)
     ones = np.ones(1)
@@ -83,6 +84,8 @@ def hostile_page(folder: Path) -> Page:
         summary=[row],
         config={HOSTILE: HOSTILE},
         calibration=Calibration(ones, ones, ones, ones, ones, HOSTILE),
+        summary_note=HOSTILE,
+        tables=[TextTable(HOSTILE, (HOSTILE, HOSTILE), [[HOSTILE, HOSTILE]], HOSTILE)],
         groups=[Groups(HOSTILE, [row])],
     )
 

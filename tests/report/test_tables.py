@@ -7,7 +7,17 @@ import pytest
 
 from geogrpo.metrics import Estimate
 from geogrpo.report.summary import COLUMNS as CLOSING_COLUMNS
-from geogrpo.report.tables import COLUMNS, MetricRow, clean_text, latex_table, markdown_table
+from geogrpo.report.tables import (
+    COLUMNS,
+    MetricRow,
+    TextTable,
+    clean_text,
+    latex_section,
+    latex_table,
+    main_columns,
+    markdown_section,
+    markdown_table,
+)
 
 GREEDY = MetricRow("greedy", {"within_25_km": Estimate(0.25, 0.2, 0.3), "median_km": Estimate(1234.4, 1000.0, 1500.0)})
 HOSTILE = 'a|b_c*d`e<f>[g](h)\\i&j%k$l#m{n}o~p^q"r\ns\x00t\ud800u'
@@ -79,6 +89,33 @@ def test_clean_text_keeps_what_can_be_written_and_marks_what_cannot() -> None:
     cleaned = clean_text("é 🌍\t\n\x00\x1b\ud83d")
     assert cleaned == "é 🌍\t\n���"
     assert cleaned.encode("utf-8")
+
+
+def test_a_table_of_text_has_its_title_and_its_note_around_it() -> None:
+    table = TextTable("a_b", ("", "p"), [["x", "< 0.001"]], "50 %\nof all")
+    assert markdown_section(table) == "## a\\_b\n\n|  | p |\n| --- | ---: |\n| x | \\< 0.001 |\n\n50 % of all\n"
+    assert latex_section(table).splitlines() == [
+        "% a_b",
+        r"\begin{tabular}{lr}",
+        r"\toprule",
+        r" & p \\",
+        r"\midrule",
+        r"x & \textless{} 0.001 \\",
+        r"\bottomrule",
+        r"\end{tabular}",
+        "% 50 % of all",
+    ]
+
+
+def test_no_title_ends_the_comment_that_it_stands_in() -> None:
+    table = TextTable("a\n\\input{b}", ("",), [["x"]], "c\r\\input{d}\u2028e")
+    lines = latex_section(table).splitlines()
+    assert [line for line in lines if "input" in line] == [r"% a \input{b}", r"% c \input{d} e"]
+
+
+def test_thresholds_are_titled_by_their_comparator() -> None:
+    assert main_columns("<")["within_25_km"].title == "<25 km"
+    assert main_columns()["within_25_km"].title == "≤25 km"
 
 
 def test_the_columns_are_those_of_the_closing_table() -> None:

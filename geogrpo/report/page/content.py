@@ -48,6 +48,8 @@ class PageExample:
     """Around the prediction: the model gives the truth a chance of 50 % to lie within."""
     radius_90_km: float | None = None
     """The same for 90 %."""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """What else is said of it in a few words: term -> value."""
     problem: str | None = None
     """Why the answer could not be used."""
 

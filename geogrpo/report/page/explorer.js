@@ -183,6 +183,7 @@ function detail(example, { position, total, onStep }) {
       element("div", { className: "steps" }, step("‹ Previous", -1), step("Next ›", 1))),
     element("div", { className: "detail-top" }, largePicture(example), facts(example)),
   ];
+  if (example.facts.length) parts.push(factList(example));
   if (example.problem) parts.push(element("p", { className: "problem", text: example.problem }));
   if (example.names.length) parts.push(nameTable(example));
   if (example.rewards.length) parts.push(rewardList(example));
@@ -208,6 +209,11 @@ function facts(example) {
   const error = element("p", { className: "error" },
     element("i", { className: `swatch ${example.colorName}` }), formatKm(example.distance_km));
   return element("div", {}, error, list);
+}
+
+function factList(example) {
+  const rows = example.facts.flatMap(([term, value]) => [element("dt", { text: term }), element("dd", { text: value })]);
+  return element("dl", { className: "facts" }, ...rows);
 }
 
 function nameTable(example) {

@@ -25,7 +25,7 @@ from geogrpo.images import open_image
 from geogrpo.metrics import FARTHEST_KM, THRESHOLDS_KM
 from geogrpo.report.page.content import Calibration, Groups, PageExample
 from geogrpo.report.page.plots import error_histogram, group_bars, reliability_diagram, risk_coverage
-from geogrpo.report.tables import MISSING, MetricRow, clean_text, formatted, shown_columns
+from geogrpo.report.tables import MISSING, MetricRow, TableColumn, TextTable, clean_text, formatted, shown_columns
 from geogrpo.types import Example
 
 THUMBNAIL_BYTES = 7_000
@@ -34,6 +34,8 @@ THUMBNAIL_STEPS = ((160, 78), (160, 60), (160, 40), (120, 40), (80, 40), (48, 30
 """(longest side in pixels, JPEG quality), tried until the thumbnail is small enough."""
 MAX_TEXT_BYTES = 2_500
 """Of an answer, of its reasoning and of any other text, in UTF-8; the page says how much it left out."""
+MAX_NARROW_CHARACTERS = 70
+"""In a row: two tables of so many fit beside each other on a wide screen."""
 WORLD_SIZE = (2048, 1024)
 SCRIPTS = ("map.js", "explorer.js", "page.js")
 
@@ -45,7 +47,10 @@ def write_page(
     summary: Sequence[MetricRow],
     examples: Sequence[PageExample],
     config: Mapping[str, Any],
+    columns: Mapping[str, TableColumn] | None = None,
+    summary_note: str = "",
     calibration: Calibration | None = None,
+    tables: Sequence[TextTable] = (),
     groups: Sequence[Groups] = (),
     world: Image.Image | None = None,
 ) -> None:
@@ -57,7 +62,10 @@ def write_page(
         examples: of the map and the list; the histogram is over all of them. Files in them may be missing or broken:
             the page then says so in the picture's place.
         config: plain nested values, shown as YAML.
+        columns: of the summary and the groups; None for tables.COLUMNS.
+        summary_note: said below the summary table.
         calibration: for the reliability diagram and the risk-coverage curve; None for neither.
+        tables: further ones, below the plots.
         groups: one table and one plot each.
         world: equirectangular picture of the whole Earth under the map; None for the outline of the land alone.
     Raises:
@@ -83,12 +91,14 @@ def write_page(
         "title": _escaped(title),
         "style": style,
         "lede": _lede(distance_km),
-        "summary": _table(summary),
+        "summary": _table(summary, columns),
+        "summary_note": _note(summary_note),
         "plots": "".join(
             f"<figure><figcaption>{_escaped(name)}</figcaption>{svg}</figure>" for name, svg in plots.items()
         ),
+        "tables": "".join(map(_text_table, tables)),
         "groups": "".join(
-            f"<section><h2>{_escaped(group.title)}</h2>{_table(group.rows)}</section>" for group in groups
+            f"<section><h2>{_escaped(group.title)}</h2>{_table(group.rows, columns)}</section>" for group in groups
         ),
         "config": _escaped(yaml.safe_dump(_plain(config), sort_keys=False, allow_unicode=True)),
         "land_source": _escaped(json.loads(land)["source"]),
@@ -130,8 +140,30 @@ def _lede(distance_km: np.ndarray) -> str:
     return " · ".join([*parts, f"{num_missing:,} without coordinates"])
 
 
-def _table(rows: Sequence[MetricRow]) -> str:
-    columns = shown_columns(rows)
+def _note(text: str) -> str:
+    return f'<p class="note">{_escaped(text)}</p>' if text else ""
+
+
+def _text_table(table: TextTable) -> str:
+    num_characters = max(len("".join(row)) for row in [table.header, *table.rows])
+    width = "wide" if num_characters > MAX_NARROW_CHARACTERS else "narrow"
+    numbers = "".join(f'<th class="number" scope="col">{_escaped(title)}</th>' for title in table.header[1:])
+    lines = [
+        f'<tr><th scope="row">{_escaped(row[0])}</th>'
+        + "".join(f'<td class="number">{_escaped(cell)}</td>' for cell in row[1:])
+        + "</tr>"
+        for row in table.rows
+    ]
+    framed = _framed(f"<th>{_escaped(table.header[0])}</th>{numbers}", lines)
+    return f'<section class="{width}"><h2>{_escaped(table.title)}</h2>{framed}{_note(table.note)}</section>'
+
+
+def _framed(header: str, lines: Sequence[str]) -> str:
+    return f'<div class="scroll"><table><thead><tr>{header}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+
+
+def _table(rows: Sequence[MetricRow], wanted: Mapping[str, TableColumn] | None = None) -> str:
+    columns = shown_columns(rows, wanted)
     has_counts = any(row.num_images is not None for row in rows)
     titles = ["images"] * has_counts + [column.title for column in columns.values()]
     header = "".join(f'<th class="number" scope="col">{_escaped(title)}</th>' for title in titles)
@@ -146,10 +178,7 @@ def _table(rows: Sequence[MetricRow]) -> str:
                 cells[-1] = value + (f"<small>{' – '.join(ends)}</small>" if ends else "")
         numbers = "".join(f'<td class="number">{cell}</td>' for cell in cells)
         lines.append(f'<tr><th scope="row">{_escaped(row.name)}</th>{numbers}</tr>')
-    return (
-        f'<div class="scroll"><table><thead><tr><th></th>{header}</tr></thead>'
-        f"<tbody>{''.join(lines)}</tbody></table></div>"
-    )
+    return _framed(f"<th></th>{header}", lines)
 
 
 def _example_record(example: PageExample) -> dict[str, Any]:
@@ -172,6 +201,7 @@ def _example_record(example: PageExample) -> dict[str, Any]:
         "rewards": [
             [_cut(name), round(value, 4) if math.isfinite(value) else None] for name, value in example.rewards.items()
         ],
+        "facts": [[_cut(term), _cut(value)] for term, value in example.facts.items()],
         "radius_50_km": example.radius_50_km,
         "radius_90_km": example.radius_90_km,
         "problem": _optional_text(example.problem),
