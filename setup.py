@@ -57,7 +57,10 @@ class build_region_index(build_ext):
 setup(
     packages=find_packages(include=["geogrpo*"]) + find_packages("kernels"),
     package_dir={"geogrpo_kernels": "kernels/geogrpo_kernels"},
-    package_data={"geogrpo": ["recipes/*.yaml", "report/page/*.*", "py.typed"], "geogrpo_kernels": ["py.typed"]},
+    package_data={
+        "geogrpo": ["recipes/*.yaml", "report/page/*.*", "prediction/page/*.css", "py.typed"],
+        "geogrpo_kernels": ["py.typed"],
+    },
     cmdclass={"build_ext": build_region_index},
     ext_modules=[
         # A plain shared library for ctypes, whatever setuptools calls it: it defines no Python module.

@@ -1,10 +1,10 @@
 """`geogrpo <command>` and `python -m geogrpo <command>`."""
 
 import sys
+from importlib import import_module
 
-from geogrpo import audit, evaluate, label, train
-
-COMMANDS = {"train": train.main, "evaluate": evaluate.main, "label": label.main, "audit": audit.main}
+COMMANDS = ("train", "evaluate", "predict", "serve", "label", "audit")
+"""Modules of geogrpo, each with a `main`. Only the one that is asked for is imported."""
 
 
 def main() -> None:
@@ -12,7 +12,7 @@ def main() -> None:
     if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
         print(f"usage: geogrpo {{{','.join(COMMANDS)}}} [options]; geogrpo <command> --help says more", file=sys.stderr)
         sys.exit(2)
-    COMMANDS[sys.argv[1]](sys.argv[2:])
+    import_module(f"geogrpo.{sys.argv[1]}").main(sys.argv[2:])
 
 
 if __name__ == "__main__":

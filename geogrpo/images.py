@@ -31,8 +31,8 @@ def open_image(example: Example) -> Image.Image:
     try:
         if isinstance(source, str | Path):
             with Image.open(source) as opened:
-                return _upright_rgb(opened)
-        return _upright_rgb(source if isinstance(source, Image.Image) else source.open())
+                return upright_rgb(opened)
+        return upright_rgb(source if isinstance(source, Image.Image) else source.open())
     except UNREADABLE as error:
         raise image_error(example, "read", error) from error
 
@@ -59,7 +59,11 @@ def _check_size(picture: Image.Image) -> None:
         )
 
 
-def _upright_rgb(picture: Image.Image) -> Image.Image:
+def upright_rgb(picture: Image.Image) -> Image.Image:
+    """A copy, upright and in RGB: of an animation the first frame, of 16-bit shades the upper 8 bits.
+
+    Raises one of UNREADABLE when there are too many pixels, they are cut short, or floating-point without a white.
+    """
     _check_size(picture)
     picture = ImageOps.exif_transpose(picture)
     if picture.mode == "F":

@@ -15,9 +15,9 @@ from collections.abc import Sequence
 
 import yaml
 
+from geogrpo.clock import OutOfMemory
 from geogrpo.config import RunConfig
 from geogrpo.config_files import config_to_dict, load_config
-from geogrpo.clock import OutOfMemory
 from geogrpo.distributed import init_distributed, is_main, leave_together, world_size
 from geogrpo.plan import format_data, format_plan, plan_run
 from geogrpo.rewards.judge import JudgeError

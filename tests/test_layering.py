@@ -37,10 +37,13 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ),
     ("geogrpo.rollout", "geogrpo.rewards", "geogrpo.data", "geogrpo.plan", "geogrpo.accounting"),
     ("geogrpo.evaluation", "geogrpo.labelling", "geogrpo.auditing"),
-    ("geogrpo.report", "geogrpo.supervised", "geogrpo.trainer"),
+    ("geogrpo.report", "geogrpo.supervised", "geogrpo.trainer", "geogrpo.prediction"),
     ("geogrpo.run",),
     # The bare package holds the names for library users, which come from everywhere.
-    ("geogrpo.train", "geogrpo.label", "geogrpo.evaluate", "geogrpo.audit", "geogrpo.__main__", "geogrpo"),
+    (
+        *("geogrpo.train", "geogrpo.label", "geogrpo.evaluate", "geogrpo.audit", "geogrpo.predict", "geogrpo.serve"),
+        *("geogrpo.__main__", "geogrpo"),
+    ),
 )
 LEVEL_OF = {unit: level for level, units in enumerate(LEVELS) for unit in units}
 KERNEL_LIBRARIES = {"torch", "triton", "geogrpo_kernels", *sys.stdlib_module_names}

@@ -144,4 +144,4 @@ def test_an_unknown_command_lists_the_known_ones(
     monkeypatch.setattr(sys, "argv", ["geogrpo", "fly"])
     with pytest.raises(SystemExit):
         commands.main()
-    assert "usage: geogrpo {train,evaluate,label,audit}" in capsys.readouterr().err
+    assert "usage: geogrpo {train,evaluate,predict,serve,label,audit}" in capsys.readouterr().err
