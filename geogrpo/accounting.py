@@ -18,7 +18,7 @@ from geogrpo.types import Rollouts
 
 PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "B200": 2250e12, "A100": 312e12, "L40S": 362e12}
 """Part of a GPU's name -> dense bfloat16 operations per second, from NVIDIA's data sheets."""
-MEASURED_SIDE, MEASURED_TIMES = 1024, 5
+MEASURED_SIDE, MEASURED_TIMES = {"cpu": 1024, "cuda": 8192}, 5
 
 
 class Accounting:
@@ -40,7 +40,8 @@ class Accounting:
         timing_s/<phase> is the slowest rank's, memory_gib/<phase> the largest. perf/sampled_tokens_per_s counts new
         tokens over prefill and decode; perf/trained_tokens_per_s unique tokens over forward_backward,
         perf/dense_tokens_per_s what these would be with the prompt repeated for every completion. perf/mfu is the share
-        of the peak that the update's floating-point operations come to: each counted once, whatever is recomputed.
+        of the peak that the update's floating-point operations come to: each counted once, whatever is recomputed, and
+        attention as whole rectangles, of which a causal kernel computes half.
 
         Args:
             groups: this rank's, that were trained on.
@@ -54,10 +55,12 @@ class Accounting:
             counts["flops"] += self._update_flops(group, prompt, inputs)
         if rollouts is not None:
             counts["sampled"] = float(sum(len(ids) for of_prompt in rollouts.token_ids for ids in of_prompt))
-        per_rank = all_gather_list([(self.clock.lap(), counts)])
-        phases = dict.fromkeys(name for lap, _ in per_rank for name in lap)
-        metrics = {name: max(lap.get(name, 0.0) for lap, _ in per_rank) for name in phases}
-        total = {name: sum(of_rank[name] for _, of_rank in per_rank) for name in counts}
+        per_rank = all_gather_list([(self.clock.lap(), counts, self._peak_flops)])
+        phases = dict.fromkeys(name for lap, _, _ in per_rank for name in lap)
+        metrics = {name: max(lap.get(name, 0.0) for lap, _, _ in per_rank) for name in phases}
+        total = {name: sum(of_rank[name] for _, of_rank, _ in per_rank) for name in counts}
+        # A measured peak differs between ranks: the first's, so that all report the same.
+        self._peak_flops = per_rank[0][2]
         return metrics | self._rates(metrics, total)
 
     def _update_flops(self, group: Group, prompt_tokens: int, new_inputs: list[int]) -> float:
@@ -92,7 +95,8 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
             if part in name:
                 return flops
     clock = Clock(device)
-    matrix = torch.ones(MEASURED_SIDE, MEASURED_SIDE, dtype=dtype, device=device)
+    side = MEASURED_SIDE[device.type]
+    matrix = torch.ones(side, side, dtype=dtype, device=device)
     with clock.phase("warm"):
         matrix @ matrix
     seconds = []
@@ -100,4 +104,4 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
         with clock.phase("product"):
             matrix @ matrix
         seconds.append(clock.lap()["timing_s/product"])
-    return 2.0 * MEASURED_SIDE**3 / min(seconds)
+    return 2.0 * side**3 / min(seconds)

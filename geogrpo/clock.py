@@ -34,6 +34,7 @@ class Clock:
         self._device = device
         self._seconds: dict[str, float] = {}
         self._peak_gib: dict[str, float] = {}
+        self._has_peak = True
 
     @contextmanager
     def phase(self, name: str, num_tokens: int = 0) -> Iterator[None]:
@@ -73,14 +74,17 @@ class Clock:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
             torch.cuda.reset_peak_memory_stats(self._device)
-        elif _RESET_PEAK.exists():
+            return
+        try:
             # Linux: the peak of this process's resident memory starts anew.
             _RESET_PEAK.write_text("5")
+        except OSError:
+            self._has_peak = False
 
     def _peak(self) -> float:
         if self._device.type == "cuda":
             return torch.cuda.max_memory_allocated(self._device) / GIB
-        if not _STATUS.exists():
+        if not self._has_peak:
             return float("nan")
         peak = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
         return int(peak.split()[1]) * 1024 / GIB

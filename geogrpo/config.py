@@ -68,12 +68,12 @@ class ModelConfig:
     activation_checkpointing: bool = False
     """Keep only each block's input for the backward pass and compute the rest again: less memory, a third more work."""
     freeze_vision: bool = False
-    """Train the language model alone: vision tower and aligner stay as loaded, whole on every rank, and each image is
-    encoded once."""
+    """Train the language model alone: vision tower and aligner stay as loaded, whole on every rank, which encodes an
+    image once."""
     vision_cache_gib: float = 4.0
     """freeze_vision: host memory per rank for encoded images (4 MB each for 1,000 tokens of a 3B model)."""
     vision_cache_folder: str | None = None
-    """freeze_vision: where images go that this memory has no room for; later runs find them. None: encoded again."""
+    """freeze_vision: where encoded images are kept for when memory has no room, and for later runs. None: nowhere."""
     vision_cache_folder_gib: float = 100.0
     """freeze_vision: what a rank writes there at most."""
 

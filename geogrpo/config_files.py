@@ -133,9 +133,26 @@ def config_to_dict(config: RunConfig) -> dict:
 
 
 MAY_DIFFER_ON_RESUME = frozenset(
-    {"name", "output_dir", "checkpoint_every", "keep_checkpoints", "evaluation.bootstrap_samples"}
+    {
+        "name",
+        "output_dir",
+        "checkpoint_every",
+        "keep_checkpoints",
+        "evaluation.bootstrap_samples",
+        "tokens_per_microbatch",
+        "communicate_once",
+        "data.num_loaders",
+        "model.attention",
+        "model.activation_checkpointing",
+        "model.vision_cache_gib",
+        "model.vision_cache_folder",
+        "model.vision_cache_folder_gib",
+        "grpo.sampling.max_rows",
+    }
 )
-"""Options that a resumed run may be given anew: they find the run, or choose what is kept, and train nothing."""
+"""Options that a resumed run may be given anew: they find the run, choose what is kept, or say how the same sums are
+computed, in another order at most. What runs out of memory goes on with less of it.
+"""
 
 
 def config_differences(saved: RunConfig, given: RunConfig) -> dict[str, tuple[object, object]]:

@@ -221,7 +221,10 @@ class Run:
 
     def _load_policy(self) -> Policy:
         policy = load_policy(self.model_config, self.processor.tokenizer)
-        return shard_policy(policy, self.device, getattr(torch, self.config.model.dtype))
+        policy = shard_policy(policy, self.device, getattr(torch, self.config.model.dtype))
+        # An attention that cannot run here is refused before anything is written.
+        assert policy.attention
+        return policy
 
     def _print_header(self) -> None:
         num_parameters = sum(parameter.numel() for parameter in self.policy.parameters())
@@ -304,8 +307,10 @@ class Run:
         supervised = [path for path in ckpt.list_checkpoints(self.checkpoints) if "supervised" in path.name]
         reference = self._load_policy()
         ckpt.load_checkpoint(supervised[-1], reference)
-        # The same frozen tower: what it says of an image is computed once for both.
-        reference.vision_cache = self.policy.vision_cache
+        if self.policy.vision_cache is not None:
+            # The same frozen tower, in memory once, and what it says of an image computed once.
+            reference.model.model.visual = self.policy.model.model.visual
+            reference.vision_cache = self.policy.vision_cache
         return reference.requires_grad_(False).eval()
 
     def _evaluate(self, stage: str) -> None:

@@ -3,6 +3,7 @@
 Source: Geo-R (arXiv 2601.00388). The loss is on the answer only, averaged over the answer tokens of the step.
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 
@@ -61,39 +62,40 @@ def train_supervised(
     counter = StepCounter(progress, num_examples=len(examples), per_step=per_step, num_steps=config.steps)
     accounting = Accounting(policy)
     clock = accounting.clock
-    batches = load_batches(
+    loading = load_batches(
         examples, processor.encode_prompt, per_step=per_step, seed=seed, steps=steps, num_threads=num_loaders
     )
-    for step in steps:
-        started = time.perf_counter()
-        with clock.phase("data"):
-            batch = next(batches)
-        groups = [
-            Group(prompt, [processor.encode_answer(supervised_answer(prompt.example, decimals))])
-            for prompt in batch.prompts
-        ]
-        with clock.phase("communication"):
-            num_tokens = num_tokens_of_all_ranks(group.completions for group in groups)
-        set_learning_rate(optimizer, step, config.steps, config.optimizer)
-        result = update(
-            policy,
-            optimizer,
-            groups,
-            _maximum_likelihood,
-            _entropy,
-            dummy=dummy,
-            num_valid_tokens=num_tokens,
-            temperature=1.0,
-            tokens_per_microbatch=tokens_per_microbatch,
-            max_grad_norm=config.optimizer.max_grad_norm,
-            communicate_once=communicate_once,
-            clock=clock,
-        )
-        counted = counter.finish_step(
-            num_tokens=num_tokens, skipped=batch.skipped, seconds=time.perf_counter() - started
-        )
-        taken = accounting.finish_step(groups)
-        on_step(_learned(result) | {"learning_rate": optimizer.param_groups[0]["lr"]} | counted | taken)
+    with contextlib.closing(loading) as batches:
+        for step in steps:
+            started = time.perf_counter()
+            with clock.phase("data"):
+                batch = next(batches)
+            groups = [
+                Group(prompt, [processor.encode_answer(supervised_answer(prompt.example, decimals))])
+                for prompt in batch.prompts
+            ]
+            with clock.phase("communication"):
+                num_tokens = num_tokens_of_all_ranks(group.completions for group in groups)
+            set_learning_rate(optimizer, step, config.steps, config.optimizer)
+            result = update(
+                policy,
+                optimizer,
+                groups,
+                _maximum_likelihood,
+                _entropy,
+                dummy=dummy,
+                num_valid_tokens=num_tokens,
+                temperature=1.0,
+                tokens_per_microbatch=tokens_per_microbatch,
+                max_grad_norm=config.optimizer.max_grad_norm,
+                communicate_once=communicate_once,
+                clock=clock,
+            )
+            counted = counter.finish_step(
+                num_tokens=num_tokens, skipped=batch.skipped, seconds=time.perf_counter() - started
+            )
+            taken = accounting.finish_step(groups)
+            on_step(_learned(result) | {"learning_rate": optimizer.param_groups[0]["lr"]} | counted | taken)
 
 
 def _learned(result: UpdateResult) -> dict[str, float]:

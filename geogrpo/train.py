@@ -20,6 +20,7 @@ from geogrpo.config import RunConfig
 from geogrpo.config_files import config_to_dict, load_config
 from geogrpo.distributed import init_distributed, is_main, leave_together, world_size
 from geogrpo.plan import format_data, format_plan, plan_run
+from geogrpo.policy.packing import RowTooLong
 from geogrpo.rewards.judge import JudgeError
 from geogrpo.run import Run, dry_run, saved_config
 
@@ -64,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if run is not None:
             try:
                 run.train()
-            except (JudgeError, OutOfMemory) as error:
+            except (JudgeError, OutOfMemory, RowTooLong) as error:
                 print(f"geogrpo.train: stopped: {error}", file=sys.stderr)
                 sys.exit(1)
     finally:

@@ -12,6 +12,7 @@ Deviations from GRPO (arXiv 2402.03300), and why:
 Shapes: P prompts, G group, S scored tokens.
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ from geogrpo.optimization import (
     update,
 )
 from geogrpo.policy.model import Policy
-from geogrpo.policy.packing import Group
+from geogrpo.policy.packing import Group, check_row
 from geogrpo.policy.processing import Processor
 from geogrpo.rewards import Reward, Scores, check_columns, find_rewards, score
 from geogrpo.rollout import Engine, make_engine
@@ -90,8 +91,8 @@ def train_grpo(
         seed: of the order of the examples and of the samples.
         on_step: called after every step, on every rank.
     Raises:
-        ValueError: on unknown names, when beta > 0 and there is no reference, or naming the first image when none can
-            be read for a whole epoch.
+        ValueError: on unknown names, when beta > 0 and there is no reference, naming the first image when none can be
+            read for a whole epoch, or naming an example that is too long for tokens_per_microbatch.
     """
     if config.loss.beta > 0 and reference is None:
         raise ValueError("grpo.loss.beta is above 0, so train_grpo needs a reference policy.")
@@ -106,46 +107,52 @@ def train_grpo(
     counter = StepCounter(progress, num_examples=len(examples), per_step=per_step, num_steps=config.steps)
     accounting = Accounting(policy)
     clock = accounting.clock
-    batches = load_batches(
+    loading = load_batches(
         examples, processor.encode_prompt, per_step=per_step, seed=seed, steps=steps, num_threads=num_loaders
     )
-    for step in steps:
-        started = time.perf_counter()
-        with clock.phase("data"):
-            batch = next(batches)
-        rollouts = _sample(engine, policy, batch, config, seed, step, chosen_rewards, clock)
-        with clock.phase("reward"):
-            scores = score(rollouts, chosen_rewards, config.rewards)
-        with clock.phase("communication"):
-            advantages = _advantages_over_ranks(scores, config)
-            num_tokens = num_tokens_of_all_ranks(rollouts.token_ids)
-        set_learning_rate(optimizer, step, config.steps, config.optimizer)
-        groups, objective, row_metrics = _groups_and_objective(rollouts, advantages, config, loss_function)
-        result = update(
-            policy,
-            optimizer,
-            groups,
-            objective,
-            row_metrics,
-            dummy=dummy,
-            reference=reference if config.loss.beta > 0 else None,
-            num_valid_tokens=num_tokens,
-            temperature=config.sampling.temperature,
-            tokens_per_microbatch=tokens_per_microbatch,
-            max_grad_norm=config.optimizer.max_grad_norm,
-            communicate_once=communicate_once,
-            clock=clock,
-        )
-        with clock.phase("communication"):
-            completions = all_gather_list(completion_records(step + 1, rollouts, scores, advantages))
-        counted = counter.finish_step(
-            num_tokens=num_tokens, skipped=batch.skipped, seconds=time.perf_counter() - started
-        )
-        metrics = (
-            _step_metrics(completions, config.group_size, result) | counted | accounting.finish_step(groups, rollouts)
-        )
-        metrics |= {"learning_rate": optimizer.param_groups[0]["lr"], **_num_failed(scores)}
-        on_step(StepRecord(progress.step, metrics, completions))
+    with contextlib.closing(loading) as batches:
+        for step in steps:
+            started = time.perf_counter()
+            with clock.phase("data"):
+                batch = next(batches)
+            for prompt in batch.prompts:
+                # Before sampling, not when a completion happens to be long
+                check_row(prompt, config.sampling.max_new_tokens - 1, tokens_per_microbatch)
+            rollouts = _sample(engine, policy, batch, config, seed, step, chosen_rewards, clock)
+            with clock.phase("reward"):
+                scores = score(rollouts, chosen_rewards, config.rewards)
+            with clock.phase("communication"):
+                advantages = _advantages_over_ranks(scores, config)
+                num_tokens = num_tokens_of_all_ranks(rollouts.token_ids)
+            set_learning_rate(optimizer, step, config.steps, config.optimizer)
+            groups, objective, row_metrics = _groups_and_objective(rollouts, advantages, config, loss_function)
+            result = update(
+                policy,
+                optimizer,
+                groups,
+                objective,
+                row_metrics,
+                dummy=dummy,
+                reference=reference if config.loss.beta > 0 else None,
+                num_valid_tokens=num_tokens,
+                temperature=config.sampling.temperature,
+                tokens_per_microbatch=tokens_per_microbatch,
+                max_grad_norm=config.optimizer.max_grad_norm,
+                communicate_once=communicate_once,
+                clock=clock,
+            )
+            with clock.phase("communication"):
+                completions = all_gather_list(completion_records(step + 1, rollouts, scores, advantages))
+            counted = counter.finish_step(
+                num_tokens=num_tokens, skipped=batch.skipped, seconds=time.perf_counter() - started
+            )
+            metrics = (
+                _step_metrics(completions, config.group_size, result)
+                | counted
+                | accounting.finish_step(groups, rollouts)
+            )
+            metrics |= {"learning_rate": optimizer.param_groups[0]["lr"], **_num_failed(scores)}
+            on_step(StepRecord(progress.step, metrics, completions))
 
 
 def _sample(

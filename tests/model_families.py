@@ -37,11 +37,12 @@ def qwen2_vl(vocab_size: int, **token_ids: int) -> Qwen2VLForConditionalGenerati
     return Qwen2VLForConditionalGeneration(config)
 
 
-def qwen3_vl(vocab_size: int, **token_ids: int) -> Qwen3VLForConditionalGeneration:
+def qwen3_vl(vocab_size: int, num_layers: int = 2, **token_ids: int) -> Qwen3VLForConditionalGeneration:
     """Random and tiny: deep image features enter several layers."""
     config = Qwen3VLConfig(
         text_config=TEXT_SIZES
         | {
+            "num_hidden_layers": num_layers,
             "vocab_size": vocab_size,
             "head_dim": 16,
             "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 2, 2]},
@@ -59,6 +60,11 @@ def qwen3_vl(vocab_size: int, **token_ids: int) -> Qwen3VLForConditionalGenerati
         **token_ids,
     )
     return Qwen3VLForConditionalGeneration(config)
+
+
+def shallow_qwen3_vl(vocab_size: int, **token_ids: int) -> Qwen3VLForConditionalGeneration:
+    """One layer, and image features that enter after it."""
+    return qwen3_vl(vocab_size, 1, **token_ids)
 
 
 FAMILIES: list[MakeModel] = [qwen2_vl, qwen3_vl]

@@ -6,7 +6,7 @@ ranks sees the same examples.
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -75,8 +75,11 @@ def load_batches(
     seed: int,
     steps: range,
     num_threads: int = 2,
-) -> Iterator[Batch]:
-    """This rank's batch of every step, STEPS_AHEAD prepared in threads while one trains: each image is decoded once."""
+) -> Generator[Batch]:
+    """This rank's batch of every step, STEPS_AHEAD prepared in threads while one trains: each image is decoded once.
+
+    Close it (contextlib.closing) where training may raise: it then drops what nobody will see.
+    """
     if len(examples) == 0:
         raise ValueError("there are no examples to train on.")
     mine = shard_slice(per_step)
@@ -95,5 +98,4 @@ def load_batches(
                 ahead.append(submit(pool, step))
             yield _batch([future.result() for future in ahead.popleft()], range(per_step)[mine])
     finally:
-        # A run that stops does not wait for images that nobody will see.
         pool.shutdown(wait=True, cancel_futures=True)

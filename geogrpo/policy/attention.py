@@ -23,7 +23,7 @@ IMAGE_ATTENTION_NAME = "geogrpo_flash_images"
 
 HALF_TYPES = (torch.bfloat16, torch.float16)
 # At most this many keys, matrix products with a softmax between beat the fused CPU kernel, forward and backward. On one
-# core: 64 keys 2 ms against 7 in bfloat16, 318 keys 19 against 24, 1,024 keys 144 against 97; in float32 287 keys 20 against 17.
+# core in bfloat16: 64 keys 2 ms against 7, 318 keys 19 against 24, 1,024 keys 144 against 97.
 _MATMUL_MAX_KEYS = {torch.bfloat16: 512}
 _MATMUL_MAX_KEYS_OTHERWISE = 256
 
@@ -63,19 +63,21 @@ def image_attention(
     *,
     scaling: float,
     cu_seq_lens_q: Tensor,
+    max_length_q: int | None = None,
     **_: object,
 ) -> tuple[Tensor, None]:
     """Patches see the patches of their own image (or window): query, key, value (1, H, T, D) -> (1, T, H, D).
 
-    cu_seq_lens_q (N + 1,) holds where each of the N sequences begins, and the end.
+    cu_seq_lens_q (N + 1,) holds where each of the N sequences begins, and the end; max_length_q the longest's length.
     """
-    start = cu_seq_lens_q[:-1].cpu().long()
-    length = cu_seq_lens_q[1:].cpu() - start
-    if can_use_varlen(query.device, query.dtype):
-        sequences = (cu_seq_lens_q.int(), int(length.max()))
+    if can_use_varlen(query.device, query.dtype, query.shape[-1]):
+        # Without a copy to the host, which would wait for the device in every block.
+        longest = int(cu_seq_lens_q.diff().max()) if max_length_q is None else int(max_length_q)
+        sequences = (cu_seq_lens_q.int(), longest)
         q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
         return attend_varlen(q, k, v, sequences, sequences, scaling)[None], None
-    index, valid = rectangle(start, length)
+    start = cu_seq_lens_q[:-1].cpu().long()
+    index, valid = rectangle(start, cu_seq_lens_q[1:].cpu() - start)
     device = query.device
     q, k, v = (gather(x[0], index.to(device)) for x in (query, key, value))
     mask = None if bool(valid.all()) else valid[:, None, None, :].to(device)
@@ -95,6 +97,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scali
     groups = query.shape[1] // key.shape[1]
     max_keys = _MATMUL_MAX_KEYS.get(query.dtype, _MATMUL_MAX_KEYS_OTHERWISE)
     if query.device.type != "cpu" or key.shape[2] > max_keys:
+        if query.device.type != "cpu" and mask is not None and groups > 1:
+            # On CUDA no kernel that spares memory takes both a mask and grouped queries.
+            key, value, groups = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1), 1
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling, enable_gqa=groups > 1)
     if groups > 1:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
@@ -115,9 +120,11 @@ _VARLEN: Callable[..., Any] | None = (
 )
 
 
-def can_use_varlen(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether PyTorch has variable-length attention for these: on CUDA, in half precision."""
-    return _VARLEN is not None and device.type == "cuda" and dtype in HALF_TYPES
+def can_use_varlen(device: torch.device, dtype: torch.dtype, head_dim: int = 128) -> bool:
+    """Whether PyTorch has variable-length attention for these: FlashAttention's GPUs, dtypes and heads."""
+    if _VARLEN is None or device.type != "cuda" or dtype not in HALF_TYPES:
+        return False
+    return torch.cuda.get_device_capability(device) >= (8, 0) and head_dim % 8 == 0 and head_dim <= 256
 
 
 def attend_varlen(

@@ -4,6 +4,8 @@ Shapes: P prompts, G completions of each prompt that are still decoded, R = P * 
 K key-value heads, D head dim, A longest prompt.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -55,24 +57,18 @@ class DecodeLayout:
         self._group_size, self._rows_age = rows.shape[1], None
         if len(prompts) < len(self._prompt_mask):
             self._prompt_mask = self._prompt_mask[prompts]
-            self._prompt_kv = {layer: (k[prompts], v[prompts]) for layer, (k, v) in self._prompt_kv.items()}
+            _replace(self._prompt_kv, lambda _, kv: (kv[0][prompts], kv[1][prompts]))
         flat = rows.flatten()
-        self._own_kv = {layer: (k[flat], v[flat]) for layer, (k, v) in self._own_kv.items()}
+        _replace(self._own_kv, lambda _, kv: (kv[0][flat], kv[1][flat]))
 
     def extend(self, other: "DecodeLayout") -> None:
         """Take in prompts that were just prefilled, with as many rows each."""
         assert other._group_size == self._group_size
         longest = max(self._prompt_mask.shape[1], other._prompt_mask.shape[1])
         self._prompt_mask = torch.cat([_padded(mask, longest) for mask in (self._prompt_mask, other._prompt_mask)])
-        self._prompt_kv = {
-            layer: _stacked(kv, other._prompt_kv[layer], longest) for layer, kv in self._prompt_kv.items()
-        }
-        for layer, (key, value) in self._own_kv.items():
-            shape = (len(other._ages) * self._group_size, *key.shape[1:])
-            self._own_kv[layer] = (
-                torch.cat([key, key.new_zeros(shape)]),
-                torch.cat([value, value.new_zeros(shape)]),
-            )
+        _replace(self._prompt_kv, lambda layer, kv: _stacked(kv, other._prompt_kv.pop(layer), longest))
+        num_new = len(other._ages) * self._group_size
+        _replace(self._own_kv, lambda _, kv: (_with_empty_rows(kv[0], num_new), _with_empty_rows(kv[1], num_new)))
         self._ages += other._ages
         self._rows_age = None
 
@@ -135,6 +131,16 @@ class DecodeLayout:
     def _to_rows(self, x: Tensor, num_rows: int) -> Tensor:
         """(P, K, G * N, X) -> (R, K, N, X)."""
         return x.unflatten(2, (self._group_size, -1)).transpose(1, 2).reshape(num_rows, x.shape[1], -1, x.shape[-1])
+
+
+def _replace(cache: dict[int, KeyValue], new: Callable[[int, KeyValue], KeyValue]) -> None:
+    """Layer by layer, so that old and new are never there twice."""
+    for layer in list(cache):
+        cache[layer] = new(layer, cache.pop(layer))
+
+
+def _with_empty_rows(x: Tensor, num_rows: int) -> Tensor:
+    return torch.cat([x, x.new_zeros(num_rows, *x.shape[1:])])
 
 
 def _stacked(some: KeyValue, more: KeyValue, longest: int) -> KeyValue:

@@ -45,8 +45,11 @@ class _Layout:
         self._num_tokens = len(batch.input_ids)
         self._starts = group_starts(batch)
         self._lengths = (batch.prompt_lengths, batch.completion_lengths)
-        prompt_index, prompt_valid = rectangle(self._starts[0], batch.prompt_lengths)
-        completion_index, completion_valid = rectangle(self._starts[1], batch.completion_lengths)
+        self._rectangles = (
+            *rectangle(self._starts[0], batch.prompt_lengths),
+            *rectangle(self._starts[1], batch.completion_lengths),
+        )
+        prompt_index, prompt_valid, completion_index, completion_valid = self._rectangles
         self._last_of_prompt = self._starts[0] + batch.prompt_lengths - 1
         scored = torch.cat([self._last_of_prompt, completion_index[completion_valid]]).sort().values
         self.scored_rows: Tensor = scored.to(self._device)
@@ -69,8 +72,7 @@ class PaddedLayout(_Layout):
 
     def __init__(self, batch: PackedBatch, *, keep_prompt_kv: bool = False) -> None:
         super().__init__(batch, keep_prompt_kv=keep_prompt_kv)
-        prompt_index, prompt_valid = rectangle(self._starts[0], batch.prompt_lengths)
-        completion_index, completion_valid = rectangle(self._starts[1], batch.completion_lengths)
+        prompt_index, prompt_valid, completion_index, completion_valid = self._rectangles
         self._has_completions = completion_index.numel() > 0
         self._prompt_of = batch.completion_prompt.to(self._device)
         self._completion_index = completion_index.to(self._device)
@@ -199,7 +201,7 @@ class FlexLayout(_Layout):
         rows = {"all": torch.arange(self._num_tokens, device=self._device), "scored": self.scored_rows}
 
         def mask_of(query_rows: Tensor) -> Any:
-            def is_seen(batch: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:
+            def is_seen(_batch: Tensor, _head: Tensor, q: Tensor, k: Tensor) -> Tensor:
                 row = query_rows[q]
                 is_own = (completion[k] == 0) | (completion[k] == completion[row])
                 return (k <= row) & (group[k] == group[row]) & is_own
@@ -233,21 +235,22 @@ PackedLayout = PaddedLayout | VarlenLayout | FlexLayout
 LAYOUTS: dict[str, type[PackedLayout]] = {"padded": PaddedLayout, "varlen": VarlenLayout, "flex": FlexLayout}
 
 
-def choose_layout(name: str, device: torch.device, dtype: torch.dtype) -> str:
+def choose_layout(name: str, device: torch.device, dtype: torch.dtype, head_dim: int = 128) -> str:
     """The key of LAYOUTS that model.attention means on this device.
 
     Raises:
         ValueError: when the name is unknown, or it cannot run there.
     """
-    has_varlen = can_use_varlen(device, dtype)
+    has_varlen = can_use_varlen(device, dtype, head_dim)
     if name == "auto":
         return "varlen" if has_varlen else "padded"
     if name not in LAYOUTS:
         raise ValueError(f"model.attention must be auto or one of {', '.join(LAYOUTS)}, got {name!r}.")
     if name == "varlen" and not has_varlen:
         raise ValueError(
-            "model.attention: varlen needs CUDA, model.dtype bfloat16, and a PyTorch whose"
-            f" torch.nn.attention.varlen has windows; here is {device.type}, {dtype}, PyTorch {torch.__version__}."
+            "model.attention: varlen needs CUDA from Ampere on, model.dtype bfloat16, heads of a multiple of 8, and a"
+            f" PyTorch whose torch.nn.attention.varlen has windows; here is {device.type}, {dtype}, heads of"
+            f" {head_dim}, PyTorch {torch.__version__}."
             " Use auto or padded."
         )
     if name == "flex" and device.type != "cuda":

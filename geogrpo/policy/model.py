@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from geogrpo.policy.decoding import DecodeLayout
+from geogrpo.policy.last_block import LastBlock
 from geogrpo.policy.layouts import LAYOUTS, PackedLayout, choose_layout
 from geogrpo.policy.packing import to_device
 from geogrpo.policy.vision_cache import Features, VisionCache
@@ -26,7 +27,7 @@ class Policy(nn.Module):
     """Wraps a model made for image and text (`model.model` the backbone, `model.lm_head` the head).
 
     Args:
-        model: Qwen2.5-VL or Qwen3-VL, its language model using ATTENTION_NAME and ending in a LastBlock.
+        model: Qwen2-VL, Qwen2.5-VL or Qwen3-VL, its language model using ATTENTION_NAME.
         forbidden_ids: (F,) int64 tokens that can never be sampled.
         attention: "auto" or a key of LAYOUTS.
     """
@@ -50,12 +51,8 @@ class Policy(nn.Module):
     @property
     def attention(self) -> str:
         """The key of LAYOUTS that packed rows are computed with, on this device."""
-        return choose_layout(self._attention, self.device, self.dtype)
-
-    @property
-    def is_vision_frozen(self) -> bool:
-        """Whether no part of the vision tower trains."""
-        return not any(parameter.requires_grad for parameter in self.model.model.visual.parameters())
+        head_dim = self.model.model.language_model.layers[0].self_attn.head_dim
+        return choose_layout(self._attention, self.device, self.dtype, head_dim)
 
     def forward(self, batch: PackedBatch, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
         """Log-probability of each target and entropy at each scored position: two (S,) float32, nats."""
@@ -102,10 +99,11 @@ class Policy(nn.Module):
 
     def _hidden(self, batch: PackedBatch, layout: PackedLayout) -> Tensor:
         """(R, W) last hidden states of layout.scored_rows."""
+        last = self.model.model.language_model.layers[-1]
         if self.vision_cache is None:
             images: dict[str, Any] = {"pixel_values": batch.pixel_values, "image_grid_thw": batch.image_grid_thw}
         else:
-            images = {"mm_encoder_outputs": {"image": self._remembered(batch, self.vision_cache)}}
+            images = {"mm_encoder_outputs": {"image": self._image_features(batch, self.vision_cache)}}
         output = self.model.model(
             input_ids=batch.input_ids[None],
             position_ids=batch.position_ids[:, None],
@@ -113,9 +111,10 @@ class Policy(nn.Module):
             layout=layout,
             **images,
         )
-        return output.last_hidden_state[0]
+        hidden = output.last_hidden_state[0]
+        return hidden if isinstance(last, LastBlock) else hidden.index_select(0, layout.scored_rows)
 
-    def _remembered(self, batch: PackedBatch, cache: VisionCache) -> Any:
+    def _image_features(self, batch: PackedBatch, cache: VisionCache) -> Any:
         """The images' features as the vision tower gives them, only those encoded that the cache does not hold."""
         keys = batch.image_keys
         if len(keys) != len(batch.image_grid_thw):

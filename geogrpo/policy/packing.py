@@ -115,6 +115,10 @@ def to_device(batch: PackedBatch, device: torch.device, *, with_pixels: bool = T
     return replace(batch, **{name: getattr(batch, name).to(device, non_blocking=True) for name in names})
 
 
+class RowTooLong(ValueError):
+    """A prompt with one completion that is longer than a row may be."""
+
+
 @dataclass(frozen=True)
 class Row:
     """What is packed together, and which of all groups' completions these are, counted through."""
@@ -124,25 +128,22 @@ class Row:
 
 
 def split_into_rows(groups: Sequence[Group], max_tokens: int) -> list[Row]:
-    """Rows of whole groups within max_tokens unique tokens each, as few as first fit gives, and about equally long.
+    """Rows of whole groups within max_tokens unique tokens each, as many as filling one after another takes, and about
+    equally long.
 
     A group that alone is larger is split between its completions, its prompt in each part: the sum over the rows is
     the same, for the prompt's tokens once more per part.
 
     Raises:
-        ValueError: naming the example, when its prompt and longest completion alone are larger.
+        RowTooLong: naming the example, when its prompt and longest completion alone are larger.
     """
-    parts: list[tuple[int, list[int]]] = []
+    pieces: list[tuple[Group, list[int]]] = []
     first = 0
-    for i, group in enumerate(groups):
-        parts += [(i, [first + k for k in part]) for part in _parts(group, max_tokens)]
+    for group in groups:
+        for part in _parts(group, max_tokens):
+            piece = Group(group.prompt, [group.completions[k] for k in part])
+            pieces.append((piece, [first + k for k in part]))
         first += len(group.completions)
-    group_of = [i for i, group in enumerate(groups) for _ in group.completions]
-    start_of = {i: group_of.index(i) for i in dict.fromkeys(group_of)}
-    pieces = [
-        (Group(groups[i].prompt, [groups[i].completions[k - start_of[i]] for k in chosen]), chosen)
-        for i, chosen in parts
-    ]
     sizes = [piece.num_unique_tokens for piece, _ in pieces]
     return [
         Row([pieces[k][0] for k in row], [c for k in row for c in pieces[k][1]])
@@ -155,13 +156,8 @@ def _parts(group: Group, max_tokens: int) -> list[list[int]]:
     lengths = [len(completion) - 1 for completion in group.completions]
     if group.num_unique_tokens <= max_tokens:
         return [list(range(len(lengths)))]
+    check_row(group.prompt, max(lengths, default=0), max_tokens)
     room = max_tokens - len(group.prompt.token_ids)
-    if max(lengths, default=0) > room:
-        least = len(group.prompt.token_ids) + max(lengths, default=0)
-        raise ValueError(
-            f"example {group.prompt.example.id!r}: its prompt and longest completion are {least:,} tokens, and"
-            f" tokens_per_microbatch is {max_tokens:,}. Set it to at least {least:,}, or lower model.max_pixels."
-        )
     parts: list[list[int]] = []
     used = 0
     for k, length in enumerate(lengths):
@@ -171,6 +167,16 @@ def _parts(group: Group, max_tokens: int) -> list[list[int]]:
         parts[-1].append(k)
         used += length
     return parts
+
+
+def check_row(prompt: EncodedPrompt, longest: int, max_tokens: int) -> None:
+    """Raise RowTooLong, naming the example, when its prompt and `longest` more tokens are more than max_tokens."""
+    least = len(prompt.token_ids) + longest
+    if least > max_tokens:
+        raise RowTooLong(
+            f"example {prompt.example.id!r}: its prompt and longest completion are {least:,} tokens, and"
+            f" tokens_per_microbatch is {max_tokens:,}. Set it to at least {least:,}, or lower model.max_pixels."
+        )
 
 
 def _balanced(sizes: list[int], rows: list[list[int]], max_tokens: int) -> list[list[int]]:

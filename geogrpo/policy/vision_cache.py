@@ -1,24 +1,29 @@
-"""What a frozen vision tower says of an image, computed once: by every step, epoch and stage, and by the reference.
+"""What a frozen vision tower says of an image, computed once on a rank: for every step and epoch, and the reference.
 
-Kept in memory up to a bound, the least recently used going first: to files where a folder is given, in which later runs
-with the same tower find them. A file is safetensors, named by the content of the image, below a folder named by the
-tower's weights: another tower, another dtype or another pixel never meets it.
+Kept in memory up to a bound, the least recently used going first, and in files where a folder is given, in which later
+runs with the same tower find them, too. A file is safetensors, named by the content of the image, below a folder named
+by the tower: other weights, another dtype, library or pixel never meets it.
 
 Shapes: K image tokens, W hidden.
 """
 
 import hashlib
 import logging
-import os
+import uuid
 from collections import OrderedDict
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import torch
+import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
+FORMAT = "1"
+"""Another one whenever our own part of the computation gives other features."""
 logger = logging.getLogger(__name__)
 
 Features = list[Tensor]
@@ -30,7 +35,7 @@ class VisionCache:
 
     Args:
         max_bytes: in memory.
-        folder: for what memory has no room for; None forgets it.
+        folder: for what memory has no room for, and for later runs; None forgets it.
         max_folder_bytes: that this process writes to the folder.
     """
 
@@ -59,15 +64,15 @@ class VisionCache:
         """Keep the features of an image."""
         self.num_computed += 1
         self._keep(key, features)
+        self._write(key, features)
 
     def _keep(self, key: str, features: Features) -> None:
         self._num_bytes += _num_bytes(features) - _num_bytes(self._kept.get(key, []))
         self._kept[key] = features
         # What was just put stays, however large: its reader comes next.
         while self._num_bytes > self._max_bytes and len(self._kept) > 1:
-            oldest, its_features = self._kept.popitem(last=False)
-            self._num_bytes -= _num_bytes(its_features)
-            self._write(oldest, its_features)
+            _, oldest = self._kept.popitem(last=False)
+            self._num_bytes -= _num_bytes(oldest)
 
     def _read(self, key: str) -> Features | None:
         if self._folder is None or not (path := self._folder / f"{key}.safetensors").is_file():
@@ -85,12 +90,18 @@ class VisionCache:
             return
         if (num_bytes := _num_bytes(features)) > self._folder_bytes_left:
             return
-        self._folder.mkdir(parents=True, exist_ok=True)
         # Complete or not at all: other ranks and runs read the same folder.
-        temporary = self._folder / f".writing-{key}-{os.getpid()}"
-        save_file({str(i): tensor.contiguous() for i, tensor in enumerate(features)}, temporary)
-        temporary.replace(self._folder / f"{key}.safetensors")
-        self._folder_bytes_left -= num_bytes
+        temporary = self._folder / f".writing-{key}-{uuid.uuid4().hex}"
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            save_file({str(i): tensor.contiguous() for i, tensor in enumerate(features)}, temporary)
+            temporary.replace(self._folder / f"{key}.safetensors")
+            self._folder_bytes_left -= num_bytes
+        except (OSError, SafetensorError) as error:
+            logger.warning("%s: cannot be written (%s); images are encoded again instead.", self._folder, error)
+            self._folder_bytes_left = 0
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
 
 def _num_bytes(features: Features) -> int:
@@ -102,9 +113,10 @@ def image_key(pixel_values: Tensor, image_grid_thw: Tensor) -> str:
     return _digest([pixel_values, image_grid_thw])
 
 
-def tower_key(tower: nn.Module, dtype: torch.dtype) -> str:
-    """Names a vision tower by its weights and the dtype it computes in."""
-    return _digest([parameter.detach() for parameter in tower.parameters()], str(dtype))
+def tower_key(tower: Any, dtype: torch.dtype) -> str:
+    """Names a vision tower by its weights and by what computes with them: dtype, configuration, transformers, us."""
+    computes = (str(dtype), tower.config.to_json_string(), transformers.__version__, FORMAT)
+    return _digest([parameter.detach() for parameter in tower.parameters()], *computes)
 
 
 def _digest(tensors: Iterable[Tensor], *words: str) -> str:

@@ -1,8 +1,9 @@
 """Sampling on the trainer's own weights: no copy, no weight synchronisation, no second set of token ids.
 
-Every prompt is prefilled once; its completions decode together on one shared prompt cache. Completions that have ended
-leave the batch, and prompts that had no room join it. The uniform numbers that choose the tokens are a function of
-(seed, prompt) alone, so a completion does not depend on what it was batched with or on how many ranks there are.
+Every prompt is prefilled once; its completions decode together on one shared prompt cache. A prompt whose completions
+have all ended leaves the batch and makes room for a waiting one; when none waits, single completions leave too. The
+uniform numbers that choose the tokens are a function of (seed, prompt) alone, so a completion does not depend on what
+it was batched with or on how many ranks there are.
 
 Shapes: P prompts, G group, V vocabulary, M max_new_tokens. Of those in the batch: p prompts with g rows each.
 """
@@ -26,8 +27,8 @@ MAX_ROWS = 1024
 """Completions decoded at once, unless told otherwise."""
 PREFILL_TOKENS = 32_768
 """Unique tokens that are prefilled at once, where a prompt is not longer."""
-WORTH_LEAVING = 0.75
-"""The batch is made smaller when its rows come to at most this share: to copy its cache takes time."""
+SHRINK_BELOW_SHARE = 0.75
+"""The batch is made smaller when it would keep at most this share of its rows: to copy its cache takes time."""
 
 OnText = Callable[[int, str], None]
 
@@ -37,7 +38,7 @@ class NativeEngine:
 
     Args:
         processor: turns tokens into text and knows the end token.
-        max_rows: completions decoded at once; further prompts join as others end.
+        max_rows: completions decoded at once, of at least one prompt; further prompts join as others end.
     """
 
     def __init__(self, processor: Processor, max_rows: int = MAX_ROWS) -> None:
@@ -68,24 +69,34 @@ class NativeEngine:
             on_text: called with the prompt's index and the text so far of a completion, after each of its tokens.
             clock: counts the phases prefill and decode.
         """
+        how = _SamplingOptions(group_size, temperature, max_new_tokens, on_finished, on_text)
         was_training = policy.training
         policy.eval()
+        try:
+            return self._sample(policy, prompts, seeds, how, clock or Clock(policy.device))
+        finally:
+            policy.train(was_training)
+
+    def _sample(
+        self,
+        policy: Policy,
+        prompts: Sequence[EncodedPrompt],
+        seeds: Sequence[tuple[int, ...]],
+        how: "_SamplingOptions",
+        clock: Clock,
+    ) -> Rollouts:
         with torch.no_grad(), gathered_parameters(policy):
-            if prompts:
-                how = _How(group_size, temperature, max_new_tokens, on_finished, on_text)
-                decoding = _Decoding(policy, self._processor, prompts, seeds, how)
-                decoding.run(max(1, self._max_rows // group_size), clock or Clock(policy.device))
-                rollouts = decoding.rollouts()
-            else:
+            if not prompts:
                 # The other ranks gather parameters in their prefill: this one must take part.
                 policy.prefill(pack([Group(self._processor.dummy_group().prompt, [])]))
-                rollouts = Rollouts([], [], [], [], [])
-        policy.train(was_training)
-        return rollouts
+                return Rollouts([], [], [], [], [])
+            decoding = _Decoding(policy, self._processor, prompts, seeds, how)
+            decoding.run(max(1, self._max_rows // how.group_size), clock)
+            return decoding.rollouts()
 
 
 @dataclass(frozen=True)
-class _How:
+class _SamplingOptions:
     """Arguments of `sample`."""
 
     group_size: int
@@ -104,7 +115,7 @@ class _Decoding:
         processor: Processor,
         prompts: Sequence[EncodedPrompt],
         seeds: Sequence[tuple[int, ...]],
-        how: _How,
+        how: _SamplingOptions,
     ) -> None:
         self._policy, self._processor, self._prompts, self._how = policy, processor, prompts, how
         self._group_size = group_size = how.group_size
@@ -127,14 +138,17 @@ class _Decoding:
         waiting = list(range(len(self._prompts)))
         while waiting or len(self._rows):
             room = max_prompts - len(self._rows)
-            # A batch that has lost rows takes none in: a group joins whole.
-            if waiting and room > 0 and (not len(self._rows) or self._rows.shape[1] == self._group_size):
+            if waiting and room > 0:
                 joining, waiting = waiting[:room], waiting[room:]
                 num_tokens = sum(len(self._prompts[i].token_ids) for i in joining)
                 with clock.phase("prefill", num_tokens):
                     self._admit(joining)
-            with clock.phase("decode", int(self._rows.numel())):
+            longest = int(self._rows.numel()) * self._how.max_new_tokens
+            with clock.phase("decode", sum(len(self._prompts[i].token_ids) for i in self._in_batch()) + longest):
                 self._decode(may_narrow=not waiting)
+
+    def _in_batch(self) -> list[int]:
+        return (self._rows[:, 0] // self._group_size).tolist()
 
     def rollouts(self) -> Rollouts:
         """Everything, on the host."""
@@ -168,7 +182,7 @@ class _Decoding:
         """Tokens for the whole batch until a prompt's completions have all ended, or few rows are left."""
         while len(self._rows):
             self._choose_tokens()
-            if self._leave(may_narrow=may_narrow):
+            if self._drop_ended(may_narrow=may_narrow):
                 self._forward()
                 return
             self._forward()
@@ -198,7 +212,7 @@ class _Decoding:
         for row in rows.tolist():
             receive(row // self._group_size, self._processor.decode(self._token_ids[row, : self._lengths[row]]))
 
-    def _leave(self, *, may_narrow: bool) -> bool:
+    def _drop_ended(self, *, may_narrow: bool) -> bool:
         """Take what has ended out of the batch where that is worth it; whether a prompt's place became free."""
         is_open = self._is_open[self._rows]
         num_open = is_open.sum(-1).tolist()
@@ -207,9 +221,11 @@ class _Decoding:
         if not stay:
             self._rows, self._layout = self._rows[:0], None
             return True
-        if len(stay) * width > WORTH_LEAVING * self._rows.numel():
-            return False
         assert self._layout is not None
+        # A completion at the length limit has no place for another token: its prompt must go.
+        is_full = max(self._layout.ages) + 1 == self._how.max_new_tokens
+        if not is_full and len(stay) * width > SHRINK_BELOW_SHARE * self._rows.numel():
+            return False
         prompts = torch.tensor(stay, device=is_open.device)
         # Open rows first; those that have ended fill up the narrower prompts.
         order = (~is_open[prompts]).to(torch.int8).argsort(dim=-1, stable=True)[:, :width]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import model_config
-from model_families import FAMILIES, MakeModel, save_family
+from model_families import FAMILIES, MakeModel, save_family, shallow_qwen3_vl
 
 from geogrpo.config import ModelConfig
 from geogrpo.policy.last_block import LastBlock
@@ -15,29 +15,26 @@ from geogrpo.policy.load import load_policy, load_processor
 from geogrpo.policy.model import Policy
 from geogrpo.policy.packing import Group, pack
 from geogrpo.policy.processing import Processor
+from geogrpo.rollout.native import NativeEngine
 
 
 def with_whole_last_block(policy: Policy, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Policy:
     """The same policy with transformers' own last block, computed at every position."""
     with monkeypatch.context() as patch:
         patch.setattr("geogrpo.policy.load._put_last_block", lambda model: None)
-        patch.setattr("torch.searchsorted", lambda rows, wanted: wanted)
         processor = load_processor(model_config(folder), "short")
         whole = load_policy(ModelConfig(path=str(folder)), processor.tokenizer)
     assert not isinstance(whole.model.model.language_model.layers[-1], LastBlock)
     return whole
 
 
-def check_equal(policy: Policy, whole: Policy, groups: list[Group], monkeypatch: pytest.MonkeyPatch) -> None:
+def check_equal(policy: Policy, whole: Policy, groups: list[Group]) -> None:
     batch = pack(groups)
     upstream = torch.randn(len(batch.target_ids))
     actual, entropy = policy(batch)
     (actual * upstream).sum().backward()
-    # Every row of the whole block's output, of which the scored ones are then taken.
-    monkeypatch.setattr("torch.searchsorted", lambda rows, wanted: wanted)
     expected, whole_entropy = whole(batch)
     (expected * upstream).sum().backward()
-    monkeypatch.undo()
     torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(entropy, whole_entropy, rtol=1e-5, atol=1e-6)
     expected_gradients = dict(whole.named_parameters())
@@ -50,7 +47,7 @@ def test_it_equals_the_whole_block(
     tiny_folder: Path, policy: Policy, groups: list[Group], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert isinstance(policy.model.model.language_model.layers[-1], LastBlock)
-    check_equal(policy, with_whole_last_block(policy, tiny_folder, monkeypatch), groups, monkeypatch)
+    check_equal(policy, with_whole_last_block(policy, tiny_folder, monkeypatch), groups)
 
 
 @pytest.mark.parametrize("make_model", FAMILIES)
@@ -61,7 +58,24 @@ def test_it_equals_the_whole_block_of_other_families(
     processor = load_processor(model_config(tmp_path), "short")
     policy = load_policy(model_config(tmp_path), processor.tokenizer)
     encoded = [Group(processor.encode_prompt(group.prompt.example), group.completions) for group in groups]
-    check_equal(policy, with_whole_last_block(policy, tmp_path, monkeypatch), encoded, monkeypatch)
+    check_equal(policy, with_whole_last_block(policy, tmp_path, monkeypatch), encoded)
+
+
+def test_a_model_that_adds_image_features_after_its_last_block_keeps_it_whole(
+    tiny_folder: Path, tmp_path: Path, groups: list[Group]
+) -> None:
+    """As a Qwen3-VL of as many layers as its vision tower feeds: sampling and training still agree."""
+    save_family(shallow_qwen3_vl, tiny_folder, tmp_path)
+    processor = load_processor(model_config(tmp_path), "short")
+    policy = load_policy(model_config(tmp_path), processor.tokenizer)
+    assert not isinstance(policy.model.model.language_model.layers[-1], LastBlock)
+    prompts = [processor.encode_prompt(group.prompt.example) for group in groups]
+    rollouts = NativeEngine(processor).sample(
+        policy, prompts, group_size=2, temperature=1.0, max_new_tokens=6, seeds=[(i,) for i in range(4)]
+    )
+    sampled = torch.cat([row for group in rollouts.logprobs for row in group])
+    trained = policy(pack([Group(prompt, ids) for prompt, ids in zip(prompts, rollouts.token_ids, strict=True)]))[0]
+    torch.testing.assert_close(sampled, trained.detach(), rtol=1e-5, atol=1e-5)
 
 
 def test_its_parameters_keep_their_names(tiny_folder: Path, policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:

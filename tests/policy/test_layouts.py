@@ -93,7 +93,7 @@ def test_images_go_through_one_call_where_lengths_may_vary(monkeypatch: pytest.M
     starts = torch.tensor([0, 3, 10, 11])
     module = torch.nn.Module()
     expected, _ = attention.image_attention(module, q, k, v, None, scaling=SCALING, cu_seq_lens_q=starts)
-    monkeypatch.setattr(attention, "can_use_varlen", lambda device, dtype: True)
+    monkeypatch.setattr(attention, "can_use_varlen", lambda device, dtype, head_dim: True)
     monkeypatch.setattr(attention, "_VARLEN", varlen_in_words)
     actual, _ = attention.image_attention(module, q, k, v, None, scaling=SCALING, cu_seq_lens_q=starts)
     torch.testing.assert_close(actual, expected)
@@ -114,7 +114,7 @@ def test_varlen_is_pytorchs_own(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_auto_takes_varlen_where_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_layout("auto", CPU, BF16) == "padded"
-    monkeypatch.setattr(layouts, "can_use_varlen", lambda device, dtype: True)
+    monkeypatch.setattr(layouts, "can_use_varlen", lambda device, dtype, head_dim: True)
     assert choose_layout("auto", CPU, BF16) == "varlen"
     assert choose_layout("padded", CPU, BF16) == "padded"
 

@@ -125,7 +125,8 @@ def test_what_leaves_memory_is_found_in_the_folder_by_this_run_and_the_next(tmp_
     cache = VisionCache(2 * KIB, tmp_path / "tower", max_folder_bytes=100 * KIB)
     for i, name in enumerate("abcd"):
         cache.put(name, features(float(i)))
-    assert sorted(path.name for path in (tmp_path / "tower").iterdir()) == ["a.safetensors", "b.safetensors"]
+    names = sorted(path.name for path in (tmp_path / "tower").iterdir())
+    assert names == [f"{name}.safetensors" for name in "abcd"]
     for reader in (cache, VisionCache(2 * KIB, tmp_path / "tower")):
         found = reader.get("b")
         assert found is not None
@@ -151,11 +152,22 @@ def test_a_damaged_file_is_named_and_its_image_encoded_again(tmp_path: Path, cap
 def test_a_second_run_with_a_folder_encodes_nothing(
     frozen_config: ModelConfig, frozen_processor: Processor, frozen_groups: list[Group], tmp_path: Path
 ) -> None:
-    # No room in memory: everything but the last image goes to files.
+    # No room in memory but for the last image
     config = dataclasses.replace(frozen_config, vision_cache_gib=0.0, vision_cache_folder=str(tmp_path))
     batch = pack(frozen_groups)
     policies = [load_policy(config, frozen_processor.tokenizer) for _ in range(2)]
     expected, actual = (each(batch)[0] for each in policies)
     torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-6)
     caches = [each.vision_cache for each in policies]
-    assert [cache.num_computed for cache in caches if cache is not None] == [4, 1]
+    assert [cache.num_computed for cache in caches if cache is not None] == [4, 0]
+
+
+def test_a_folder_that_cannot_be_written_is_named_and_stops_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    cache = VisionCache(KIB, tmp_path / "file" / "tower", max_folder_bytes=100 * KIB)
+    for name in "ab":
+        cache.put(name, features(1.0))
+    assert cache.get("b") is not None
+    assert caplog.text.count("cannot be written") == 1

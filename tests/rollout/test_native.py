@@ -54,15 +54,19 @@ def test_completions_do_not_depend_on_what_they_are_batched_with(
         assert [ids.tolist() for ids in alone.token_ids[0]] == [ids.tolist() for ids in together.token_ids[i]]
 
 
-@pytest.mark.parametrize("max_rows", [1, 3, 6, 12])
-@pytest.mark.parametrize("temperature", [0.8, 0.0])
+@pytest.mark.parametrize("max_rows", [1, 3, 6, 12, 15, 24])
+@pytest.mark.parametrize(("temperature", "max_new_tokens"), [(0.8, 30), (0.8, 16), (0.0, 30)])
 def test_completions_do_not_depend_on_when_prompts_join_and_rows_leave(
-    answering: tuple[Policy, Processor], prompts: list[EncodedPrompt], max_rows: int, temperature: float
+    answering: tuple[Policy, Processor],
+    prompts: list[EncodedPrompt],
+    max_rows: int,
+    temperature: float,
+    max_new_tokens: int,
 ) -> None:
-    """With 1 and 3 rows prompts follow one another; with 6 and 12 one joins while others decode."""
+    """With 1 and 3 rows prompts follow one another; with more one joins while others decode. 16 tokens cut some."""
     policy, processor = answering
     many, seeds = prompts * 4, [(3, i) for i in range(16)]
-    settings = {"group_size": 3, "temperature": temperature, "max_new_tokens": 30, "seeds": seeds}
+    settings = {"group_size": 3, "temperature": temperature, "max_new_tokens": max_new_tokens, "seeds": seeds}
     expected = NativeEngine(processor).sample(policy, many, **settings)
     lengths = {len(ids) for group in expected.token_ids for ids in group}
     assert len(lengths) > 3 or temperature == 0, "nothing ends early"
@@ -71,6 +75,34 @@ def test_completions_do_not_depend_on_when_prompts_join_and_rows_leave(
     assert actual.is_finished == expected.is_finished
     for some, others in zip(actual.logprobs, expected.logprobs, strict=True):
         torch.testing.assert_close(some, others, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("max_new_tokens", [12, 16, 20])
+def test_completions_at_the_limit_leave_while_younger_ones_go_on(
+    policy: Policy,
+    processor: Processor,
+    prompts: list[EncodedPrompt],
+    max_new_tokens: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Single completions that end at all ages, so that few reach the limit together."""
+    original, eos = Policy._logits, processor.eos_token_id
+
+    def often_ending(self: Policy, hidden: torch.Tensor) -> torch.Tensor:
+        logits = original(self, hidden)
+        # One token in ten is the end.
+        logits[:, eos] = logits.logsumexp(-1) - 2.2
+        return logits
+
+    monkeypatch.setattr(Policy, "_logits", often_ending)
+    settings = {"group_size": 1, "temperature": 1.0, "max_new_tokens": max_new_tokens}
+    settings |= {"seeds": [(4, i) for i in range(48)]}
+    expected = NativeEngine(processor).sample(policy, prompts * 12, **settings)
+    lengths = [len(ids) for group in expected.token_ids for ids in group]
+    assert 4 < lengths.count(max_new_tokens) < 44
+    for max_rows in (5, 8, 13):
+        actual = NativeEngine(processor, max_rows).sample(policy, prompts * 12, **settings)
+        assert actual.texts == expected.texts
 
 
 def test_what_has_ended_is_not_decoded_any_more(
