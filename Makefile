@@ -19,7 +19,7 @@ check: $(VENV)/test
 	$(BIN)/python -m pytest -q -m "not slow and not gpu"
 
 bench: $(VENV)/bench
-	GEOGRPO_BENCH_DEMO=1 $(BIN)/python -m pytest benchmarks --benchmark-only
+	GEOGRPO_BENCH_DEMO=1 GEOGRPO_BENCH_STEP=1 $(BIN)/python -m pytest benchmarks --benchmark-only
 
 # The region index under AddressSanitizer and UndefinedBehaviorSanitizer: any points, any index file.
 SANITIZE := -std=c++17 -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -ffp-contract=off

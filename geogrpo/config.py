@@ -112,8 +112,8 @@ class DataConfig:
     """Tables: leave out and count rows without an image or coordinates. False: they stop the run, listed."""
     swap_coordinates: bool = False
     """Tables: the file calls latitudes longitudes, as one stored copy of im2gps3k_places365.csv does."""
-    num_loaders: int = 2
-    """Threads per rank that read and encode images ahead of the training step."""
+    num_loaders: int | None = None
+    """Threads per rank that read and encode images ahead of the step. None: a quarter of the rank's cores, or one."""
     max_image_pixels: int = 89_478_485
     """Larger images count as unreadable. The default is where Pillow begins to warn of decompression bombs."""
     crop_deg: float = 15.0
@@ -126,7 +126,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         _require(0 < self.test_fraction < 1, "data.test_fraction", self.test_fraction, "between 0 and 1")
         _require(self.num_test >= 0, "data.num_test", self.num_test, "0 or more")
-        _require(self.num_loaders > 0, "data.num_loaders", self.num_loaders, "positive")
+        _require(self.num_loaders is None or self.num_loaders > 0, "data.num_loaders", self.num_loaders, "positive")
         _require(self.max_image_pixels > 0, "data.max_image_pixels", self.max_image_pixels, "positive")
         for name, column in self.columns.items():
             _require(bool(name and column), f"data.columns.{name}", column, "the name of a column")

@@ -40,7 +40,7 @@ def train_supervised(
     decimals: int,
     tokens_per_microbatch: int,
     communicate_once: bool = False,
-    num_loaders: int = 2,
+    num_loaders: int | None = None,
     seed: int,
     on_step: Callable[[dict[str, float]], None],
 ) -> None:

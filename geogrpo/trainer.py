@@ -73,7 +73,7 @@ def train_grpo(
     progress: Progress | None = None,
     tokens_per_microbatch: int = 16384,
     communicate_once: bool = False,
-    num_loaders: int = 2,
+    num_loaders: int | None = None,
     seed: int = 0,
     on_step: Callable[[StepRecord], None] = lambda record: None,
 ) -> None:
@@ -87,7 +87,7 @@ def train_grpo(
         progress: where to start, updated after every step; the beginning, when None.
         tokens_per_microbatch: budget of a packed row in unique tokens.
         communicate_once: see optimization.update.
-        num_loaders: threads that read and encode images ahead of the step.
+        num_loaders: threads that read and encode images ahead of the step; None as data.loader.load_batches.
         seed: of the order of the examples and of the samples.
         on_step: called after every step, on every rank.
     Raises:

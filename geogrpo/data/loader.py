@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from geogrpo.distributed import shard_slice
 from geogrpo.seeds import Stream, stream_seed
@@ -74,9 +75,12 @@ def load_batches(
     per_step: int,
     seed: int,
     steps: range,
-    num_threads: int = 2,
+    num_threads: int | None = None,
 ) -> Generator[Batch]:
     """This rank's batch of every step, STEPS_AHEAD prepared in threads while one trains: each image is decoded once.
+
+    Args:
+        num_threads: None for a quarter of this process's: on a CPU more would take the training step's cores.
 
     Close it (contextlib.closing) where training may raise: it then drops what nobody will see.
     """
@@ -89,6 +93,7 @@ def load_batches(
         # Taken here: a sequence of examples need not be safe to read from several threads.
         return [pool.submit(_encoded, encode, examples[index]) for index in indices]
 
+    num_threads = num_threads or max(1, torch.get_num_threads() // 4)
     pool = ThreadPoolExecutor(max_workers=num_threads, thread_name_prefix="loader")
     try:
         ahead: deque[list[Future[EncodedPrompt | str]]] = deque()
