@@ -11,11 +11,14 @@ when the same command is given again.
 """
 
 import argparse
+import asyncio
+import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,7 @@ import torch
 import transformers
 from rich.console import Console
 
-from geogrpo.chat_server import ServerOptions
+from geogrpo.chat_server import ChatServer, ServerOptions
 from geogrpo.config import RunConfig
 from geogrpo.config_files import config_to_dict, load_config
 from geogrpo.data import load_held_out
@@ -137,6 +140,9 @@ def _evaluation(options: argparse.Namespace, overrides: Sequence[str]) -> Evalua
     if options.model is not None:
         config = replace(config, model=replace(config.model, path=str(options.model)))
     data = with_label_columns(config.data) if config.data.name == "osv5m" else config.data
+    if recipe is None and not any(word.partition("=")[0] == "--data.num_test" for word in overrides):
+        # The default is for evaluation while training: a benchmark is scored whole.
+        data = replace(data, num_test=0)
     config = replace(config, data=replace(data, allow_missing=data.allow_missing or options.allow_missing))
     server = None
     if options.server is not None:
@@ -194,12 +200,15 @@ def evaluate(evaluation: Evaluation) -> None:
         require_osv_places()
     other = None if evaluation.compare is None else Other(str(evaluation.compare), read_other(evaluation.compare))
     examples = load_held_out(config.data, config.seed)
-    if evaluation.server is not None and world_size() > 1:
-        raise ValueError("--server is asked by one process: start geogrpo.evaluate without torchrun.")
+    if evaluation.server is not None:
+        if world_size() > 1:
+            raise ValueError("--server is asked by one process: start geogrpo.evaluate without torchrun.")
+        name = asyncio.run(ChatServer(evaluation.server).model_name())
+        evaluation = replace(evaluation, server=replace(evaluation.server, model=name))
     console = Console(quiet=not is_main())
     if is_main():
         evaluation.output.mkdir(parents=True, exist_ok=True)
-    unanswered: list[str] = []
+    unanswered: set[str] = set()
     if evaluation.predictions is not None:
         predictions, unanswered = _matched(evaluation, examples, console)
     else:
@@ -210,14 +219,21 @@ def evaluate(evaluation: Evaluation) -> None:
         by_id = {example.id: example for example in examples}
         with console.status("Computing metrics"):
             findings = measure(
-                predictions, by_id, evaluation.measures, default_index(), other=other, unanswered=unanswered
+                predictions,
+                by_id,
+                evaluation.measures,
+                default_index(),
+                other=other,
+                unanswered=unanswered,
+                num_unreadable=len(by_id) - len(predictions),
+                are_foreign=evaluation.predictions is not None,
             )
         _write(evaluation, predictions, by_id, findings, console)
 
 
 def _matched(
     evaluation: Evaluation, examples: Sequence[Example], console: Console
-) -> tuple[list[HeldOutPrediction], list[str]]:
+) -> tuple[list[HeldOutPrediction], set[str]]:
     """The predictions of all examples, and the ids of those that had none."""
     assert evaluation.predictions is not None
     truths = ((example.id, example.latlon_deg) for example in examples)
@@ -232,7 +248,7 @@ def _matched(
     for what, ids in (("images without a prediction count as misses", missing), ("ids are not in the data", unknown)):
         if ids:
             console.print(f"{len(ids):,} {what}, such as {ids[0]!r}", style="yellow", highlight=False)
-    return matched, missing
+    return matched, set(missing)
 
 
 def _answered(
@@ -242,7 +258,7 @@ def _answered(
     path = evaluation.output / "predictions.jsonl"
     # First, as a model that cannot be loaded must leave no files
     answer_from = _answerer(evaluation, examples, device)
-    files = _files(evaluation, path) if is_main() else None
+    files = _files(evaluation, path, examples) if is_main() else None
     try:
         start = all_gather_list([files.record.num_rows if files else 0])[0]
         if start:
@@ -263,13 +279,14 @@ def _answered(
             files.close()
 
 
-def _files(evaluation: Evaluation, path: Path) -> ResumableFiles:
+def _files(evaluation: Evaluation, path: Path, examples: Sequence[Example]) -> ResumableFiles:
     config = evaluation.config
-    server = None if evaluation.server is None else [evaluation.server.url, evaluation.server.model]
     options = {
         "model": config.model.path,
-        "server": server,
+        "weights": _weights(config.model.path) if evaluation.server is None else None,
+        "server": None if evaluation.server is None else [evaluation.server.url, evaluation.server.model],
         "data": config_to_dict(config)["data"],
+        "examples": _digest(examples),
         "answer.prompt": config.answer.prompt,
         "model.pixels": [config.model.min_pixels, config.model.max_pixels],
         "samples": [config.evaluation.num_samples, config.evaluation.temperature],
@@ -278,6 +295,20 @@ def _files(evaluation: Evaluation, path: Path) -> ResumableFiles:
         "--allow-missing": evaluation.measures.allow_missing,
     }
     return ResumableFiles(path, path.with_name("unreadable.jsonl"), options, overwrite=evaluation.overwrite)
+
+
+def _weights(model: str | None) -> list[list[Any]]:
+    """Name, bytes and time of each file of weights: another checkpoint in the same folder is another model."""
+    files = sorted(Path(model).expanduser().glob("*.safetensors")) if model else []
+    return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+
+
+def _digest(examples: Sequence[Example]) -> str:
+    """Of ids and places in their order: answers are gone on with by position."""
+    digest = hashlib.blake2b(digest_size=16)
+    for example in examples:
+        digest.update(json.dumps([example.id, *example.latlon_deg]).encode())
+    return digest.hexdigest()
 
 
 def _append(files: ResumableFiles, answers: list[HeldOutPrediction], skipped: list[str], allow_missing: bool) -> None:
@@ -321,7 +352,8 @@ def _write(
 ) -> None:
     """The files of the results, and what is printed."""
     output, config = evaluation.output, evaluation.config
-    results = {**findings.to_json(), "protocol": asdict(evaluation.measures.protocol), "config": config_to_dict(config)}
+    run_config = _run_config(evaluation)
+    results = {**findings.to_json(), "protocol": asdict(evaluation.measures.protocol), "config": run_config}
     text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False)
     (output / "metrics.json").write_text(text + "\n", encoding="utf-8")
     # That of an earlier evaluation with samples must not stay.
@@ -340,7 +372,7 @@ def _write(
             predictions=predictions,
             examples=examples,
             scored=findings.scored,
-            config=config,
+            config=run_config,
             index=default_index(),
             world=world_picture(),
             comparator=evaluation.measures.protocol.comparator,
@@ -352,6 +384,19 @@ def _write(
     for note in notes:
         console.print(note, style="yellow", highlight=False, markup=False)
     console.print(f"Results: {output}, the report is {output / 'report.html'}", highlight=False)
+
+
+def _run_config(evaluation: Evaluation) -> dict[str, Any]:
+    """The configuration as far as it had a part, and first whose answers these are."""
+    config, source = config_to_dict(evaluation.config), {"model": evaluation.config.model.path}
+    if evaluation.server is not None:
+        source = {"server": evaluation.server.url, "model": evaluation.server.model}
+    elif evaluation.predictions is not None:
+        source = {"predictions": str(evaluation.predictions)}
+    if "predictions" in source or "server" in source:
+        # A default of ours would read as the model that answered.
+        del config["model"]
+    return {"answers_from": source, "geogrpo": version("geogrpo"), **config}
 
 
 def _print(findings: Findings, protocol: Protocol, console: Console) -> None:

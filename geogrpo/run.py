@@ -18,7 +18,13 @@ from rich.console import Console
 from geogrpo import checkpoint as ckpt
 from geogrpo.checkpoint import Progress
 from geogrpo.config import ModelConfig, RunConfig
-from geogrpo.config_files import MAY_DIFFER_ON_RESUME, config_differences, load_config, save_config
+from geogrpo.config_files import (
+    MAY_DIFFER_ON_RESUME,
+    config_differences,
+    config_to_dict,
+    load_config,
+    save_config,
+)
 from geogrpo.data import Splits, load_dataset
 from geogrpo.data.blue_marble import world_picture
 from geogrpo.distributed import all_gather_list, is_main, shard_policy, shard_slice, world_size
@@ -360,7 +366,7 @@ class Run:
             predictions=predictions,
             examples={example.id: example for example in self.splits.test},
             scored=scored,
-            config=self.config,
+            config=config_to_dict(self.config),
             index=default_index(),
             world=world_picture(),
         )

@@ -1,6 +1,8 @@
 """python -m geogrpo.evaluate: a model, a server and somebody else's predictions on the same images."""
 
 import json
+import os
+import shutil
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -116,6 +118,43 @@ def test_other_options_are_refused_where_a_run_goes_on(
 
 
 @SHARED_GROUP
+def test_another_checkpoint_in_the_same_folder_or_another_truth_is_refused_where_a_run_goes_on(
+    recipe: Path, config: RunConfig, answering_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(answering_folder, model)
+    words = ("--model", model, "--recipe", recipe, "-o", tmp_path / "out")
+    run(*words)
+    (weights,) = model.glob("*.safetensors")
+    os.utime(weights, (1, 1))
+    assert "weights" in error_of(capsys, *words)
+    run(*words, "--overwrite")
+    test_file = Path(str(config.data.test_path))
+    test_file.write_text(test_file.read_text().replace("48.86", "48.87"))
+    assert "examples" in error_of(capsys, *words)
+
+
+@SHARED_GROUP
+def test_a_benchmark_is_scored_whole(config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """data.num_test is for evaluation while training; without a recipe or run nobody has chosen it."""
+    seen: list[int] = []
+    original = evaluate.load_held_out
+    monkeypatch.setattr(
+        evaluate, "load_held_out", lambda data, seed: (seen.append(data.num_test), original(data, seed))[1]
+    )
+    theirs = tmp_path / "theirs.csv"
+    theirs.write_text("id,lat,lon\n" + "".join(f"test-{i}.png,0,0\n" for i in range(4)))
+    words = ("--predictions", theirs, "--data.name", "jsonl", "--data.test_path", config.data.test_path)
+    run(*words, "-o", tmp_path / "whole")
+    run(*words, "--data.num_test", 2, "-o", tmp_path / "part")
+    run(*words, "--data.num_test=2", "-o", tmp_path / "part")
+    assert seen == [0, 2, 2]
+    results = json.loads((tmp_path / "whole" / "metrics.json").read_text())
+    assert results["config"]["answers_from"] == {"predictions": str(theirs)}
+    assert "model" not in results["config"]
+
+
+@SHARED_GROUP
 @pytest.mark.parametrize(
     "content",
     [
@@ -130,6 +169,7 @@ def test_predictions_of_others_are_scored_without_a_model(
     theirs.write_text(content)
     run("--predictions", theirs, "--recipe", recipe, "-o", tmp_path / "out")
     results = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert (results["num_unreadable"], results["num_without_prediction"]) == (0, 0)
     (track,) = results["tracks"].values()
     # Paris and Lima are right, to some kilometres where they are found by name
     assert track["estimates"]["within_25_km"]["value"] == 0.5
@@ -148,6 +188,7 @@ def test_ids_without_a_prediction_are_refused_or_count_as_misses(
     assert "3 of 4 images have no prediction, such as 'test-1.png'" in error_of(capsys, *words)
     run(*words, "--allow-missing")
     results = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert results["num_without_prediction"] == 3
     estimates = results["tracks"]["coordinates"]["estimates"]
     assert (estimates["within_1_km"]["value"], estimates["unparseable"]["value"]) == (0.25, 0.75)
     printed = " ".join(capsys.readouterr().out.split())
@@ -239,6 +280,8 @@ def test_a_server_is_evaluated_like_a_model(
         predictions = read_held_out(tmp_path / "out" / "predictions.jsonl")
         assert [p.text for p in predictions] == [texts[0]] * 4
         assert [p.sampled_texts for p in predictions] == [texts[1:]] * 4
+        results = json.loads((tmp_path / "out" / "metrics.json").read_text())
+        assert results["config"]["answers_from"] == {"server": server.url, "model": "stub"}
         assert all("GPS" not in request and '"model": "stub"' in request for request in server.requests)
 
 

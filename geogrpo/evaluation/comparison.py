@@ -74,6 +74,7 @@ def compare(
         ValueError: when such images are not allowed, when no image or no track is left, or when the other's own truth
             is not the data's, naming the row.
     """
+    unanswered = set(unanswered)
     answered = [i for i, p in enumerate(predictions) if p.id not in unanswered]
     rows = [i for i in answered if predictions[i].id in other]
     lacking = [predictions[i].id for i in answered if predictions[i].id not in other]
@@ -87,7 +88,8 @@ def compare(
         )
     here = [predictions[i] for i in rows]
     there, _, _ = match_predictions(other, [(p.id, p.true_latlon_deg) for p in here])
-    before, after = answer_points(there), answer_points(here)
+    # Either side may be a file of names alone.
+    before, after = (answer_points(side, may_be_names_only=True) for side in (there, here))
     common = [track for track in TRACKS if track in before and track in after]
     if not common:
         raise ValueError(

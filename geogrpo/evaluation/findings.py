@@ -48,6 +48,11 @@ class Findings:
     """What was measured."""
 
     num_images: int
+    """That are scored."""
+    num_unreadable: int
+    """That could not be read and are left out."""
+    num_without_prediction: int
+    """That are scored as misses, as the file of predictions has no row for them."""
     scored: dict[str, Metrics]
     """Track -> metrics."""
     floors: Floors
@@ -61,6 +66,8 @@ class Findings:
         """As in metrics.json."""
         return {
             "num_images": self.num_images,
+            "num_unreadable": self.num_unreadable,
+            "num_without_prediction": self.num_without_prediction,
             "tracks": {track: json_ready(metrics) for track, metrics in self.scored.items()},
             "osv_labels": self.osv_labels_from,
             "floors": json_ready(self.floors),
@@ -77,6 +84,8 @@ def measure(
     *,
     other: Other | None = None,
     unanswered: Collection[str] = (),
+    num_unreadable: int = 0,
+    are_foreign: bool = False,
 ) -> Findings:
     """Everything of metrics.json.
 
@@ -86,6 +95,8 @@ def measure(
         index: says which regions points are in.
         other: to compare with; None for nothing.
         unanswered: ids of predictions that only stand for a missing row; no comparison is made on them.
+        num_unreadable: images that were left out.
+        are_foreign: whether a file without coordinates is one of names, not of a model that failed at coordinates.
     Raises:
         ValueError: as comparison.compare; when reverse_geocoder is missing.
     """
@@ -109,7 +120,9 @@ def measure(
         )
     return Findings(
         num_images=len(predictions),
-        scored=score_tracks(predictions, **options),
+        num_unreadable=num_unreadable,
+        num_without_prediction=len(unanswered),
+        scored=score_tracks(predictions, may_be_names_only=are_foreign, **options),
         floors=measure_floors(true_points(predictions).numpy(), index, protocol=measures.protocol, seed=measures.seed),
         uncertainty=measure_uncertainty(
             predictions,

@@ -36,18 +36,23 @@ def named_points(predictions: Sequence[HeldOutPrediction]) -> np.ndarray:
     return np.array(points, dtype=np.float64).reshape(-1, 2)
 
 
-def answer_points(predictions: Sequence[HeldOutPrediction], *, use_names: bool = True) -> dict[str, np.ndarray]:
+def answer_points(
+    predictions: Sequence[HeldOutPrediction], *, use_names: bool = True, may_be_names_only: bool = False
+) -> dict[str, np.ndarray]:
     """(N, 2) degrees of each track with one answer per image, NaN where it has none.
 
     Args:
         predictions: at least one. Without a name there is no track of names, without two or more samples of every
             image no consensus.
         use_names: whether to find names, which needs geogrpo[names].
+        may_be_names_only: whether answers without any coordinates are of a kind that has none.
     """
     points = {"coordinates": greedy_points(predictions).numpy()}
     if use_names and any(p.country or p.city for p in predictions):
         points["names"] = named_points(predictions)
-    is_naming_only = not any(p.predicted_latlon_deg or any(p.sampled_latlon_deg) for p in predictions)
+    is_naming_only = may_be_names_only and not any(
+        p.predicted_latlon_deg or any(p.sampled_latlon_deg) for p in predictions
+    )
     if is_naming_only and "names" in points:
         # GLOBE's way of answering: all of its coordinates would be misses.
         del points["coordinates"]
@@ -66,18 +71,21 @@ def score_tracks(
     protocol: Protocol | None = None,
     num_samples: int = 2000,
     use_names: bool = True,
+    may_be_names_only: bool = False,
 ) -> dict[str, Metrics]:
     """Metrics of each track of answer_points, and of the samples where every image has as many.
 
     Args:
-        predictions, use_names: as answer_points.
+        predictions, use_names, may_be_names_only: as answer_points.
         index, osv_index, osv_labels, protocol, num_samples: as metrics.evaluate_predictions.
     """
     truth = true_points(predictions).numpy()
     options: dict[str, Any] = {"index": index, "osv_index": osv_index, "protocol": protocol}
     scored = {
         track: evaluate_predictions(points, truth, osv_labels=osv_labels, num_samples=num_samples, **options)
-        for track, points in answer_points(predictions, use_names=use_names).items()
+        for track, points in answer_points(
+            predictions, use_names=use_names, may_be_names_only=may_be_names_only
+        ).items()
     }
     samples = common_samples(predictions)
     if samples is not None:

@@ -112,7 +112,8 @@ def answers_in(body: str, num_answers: int) -> list[str]:
         UselessAnswer: when the body is no JSON, or holds another number of texts.
     """
     try:
-        texts = [choice["message"]["content"] for choice in json.loads(body)["choices"]]
+        # A model that was cut while it reasoned, or refused, has no content: an answer of nothing, a miss.
+        texts = [choice["message"]["content"] or "" for choice in json.loads(body)["choices"]]
     except (ValueError, KeyError, TypeError) as error:
         raise UselessAnswer(f"no answer in {beginning(body)}") from error
     if len(texts) != num_answers or not all(isinstance(text, str) for text in texts):

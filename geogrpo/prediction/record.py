@@ -6,6 +6,7 @@ which a position could be told are left out, and so is the position that the pho
 """
 
 from dataclasses import asdict
+from pathlib import PurePath
 from typing import Any
 
 from geogrpo.prediction.estimate import SHOWN_LEVELS, Alternative, PlaceEstimate, distance_km, regions_of
@@ -93,9 +94,10 @@ def _limited(
     if own_latlon_deg is not None:
         own = regions_of(own_latlon_deg, index)
         truth = {level: getattr(own, level) for level in levels}
-        truth["is_right"] = names == truth
+        truth["is_right"] = names["country"] is not None and names == truth
     return {
-        "image": image,
+        # A folder may be called after what is not to be revealed.
+        "image": PurePath(image).name,
         "granularity": granularity,
         **names,
         "num_samples": estimate.num_samples,

@@ -13,8 +13,6 @@ import numpy as np
 from geogrpo_kernels import haversine_km
 from PIL import Image
 
-from geogrpo.config import RunConfig
-from geogrpo.config_files import config_to_dict
 from geogrpo.evaluation import HeldOutPrediction, greedy_points, true_points
 from geogrpo.evaluation.answers import common_samples
 from geogrpo.evaluation.comparison import Comparison
@@ -49,7 +47,7 @@ def write_evaluation(
     predictions: Sequence[HeldOutPrediction],
     examples: Mapping[str, Example],
     scored: Mapping[str, Metrics],
-    config: RunConfig,
+    config: Mapping[str, Any],
     index: RegionIndex,
     world: Image.Image | None,
     comparator: str = "<=",
@@ -62,6 +60,7 @@ def write_evaluation(
 
     Args:
         examples: by id, of every prediction.
+        config: of the run, as plain values.
         scored: from evaluation.scores.score_tracks.
         index: says which country a truth is in.
         world: under the page's map; None for the outline of the land.
@@ -94,7 +93,7 @@ def write_evaluation(
         columns=columns,
         summary_note=floor_note(floors, len(predictions)) if floors else "",
         examples=_page_examples(shown, examples, distance_km, uncertainty, rewards, index),
-        config=config_to_dict(config),
+        config=config,
         calibration=calibration,
         tables=tables,
         groups=groups,

@@ -1,5 +1,6 @@
 """The tracks of answers, and what is measured on all of them at once."""
 
+import dataclasses
 import math
 
 import pytest
@@ -56,3 +57,10 @@ def test_where_the_labels_of_osv5m_are_from_is_said() -> None:
     columns = dict.fromkeys(LABELS, "FR")
     for examples, expected in ((by_id(predictions), "coordinates"), (by_id(predictions, **columns), "columns")):
         assert measure(predictions, examples, measures, default_index()).osv_labels_from == expected
+
+
+def test_a_model_that_fails_at_coordinates_keeps_their_track() -> None:
+    failed = [answer("a", PARIS, None)]
+    named = [dataclasses.replace(failed[0], country="France", city="Paris")]
+    assert list(answer_points(named)) == ["coordinates", "names"]
+    assert list(answer_points(named, may_be_names_only=True)) == ["names"]

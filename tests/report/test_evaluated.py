@@ -8,6 +8,7 @@ from typing import Any
 from evaluation.answering import LIMA, LYON, NAIROBI, PARIS, answer, by_id
 
 from geogrpo.config import RunConfig
+from geogrpo.config_files import config_to_dict
 from geogrpo.evaluation import HeldOutPrediction
 from geogrpo.evaluation.comparison import Comparison
 from geogrpo.evaluation.floors import measure_floors
@@ -30,7 +31,7 @@ def written(folder: Path, predictions: list[HeldOutPrediction], **found: Any) ->
         predictions=predictions,
         examples=by_id(predictions),
         scored=score_tracks(predictions, index=default_index(), num_samples=100),
-        config=RunConfig(),
+        config=config_to_dict(RunConfig()),
         index=default_index(),
         world=None,
         **found,
