@@ -110,6 +110,8 @@ class DataConfig:
     """Tables: what id, image, lat, lon, country, state, city, or a column for rewards, is called in the file."""
     allow_missing: bool = False
     """Tables: leave out and count rows without an image or coordinates. False: they stop the run, listed."""
+    needs_images: bool = True
+    """False: an image need not be there, as where the predictions of others are scored."""
     swap_coordinates: bool = False
     """Tables: the file calls latitudes longitudes, as one stored copy of im2gps3k_places365.csv does."""
     num_loaders: int | None = None

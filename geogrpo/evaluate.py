@@ -143,6 +143,9 @@ def _evaluation(options: argparse.Namespace, overrides: Sequence[str]) -> Evalua
     if recipe is None and not any(word.partition("=")[0] == "--data.num_test" for word in overrides):
         # The default is for evaluation while training: a benchmark is scored whole.
         data = replace(data, num_test=0)
+    if options.predictions is not None:
+        # Nobody looks at them but the reader of the report.
+        data = replace(data, needs_images=False)
     config = replace(config, data=replace(data, allow_missing=data.allow_missing or options.allow_missing))
     server = None
     if options.server is not None:

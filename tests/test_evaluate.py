@@ -177,6 +177,20 @@ def test_predictions_of_others_are_scored_without_a_model(
 
 
 @SHARED_GROUP
+@pytest.mark.parametrize("name", ["jsonl", "table"])
+def test_predictions_are_scored_where_the_images_are_not_there(name: str, tmp_path: Path) -> None:
+    rows = [{"image": f"gone/{i}.jpg", "lat": 48.86, "lon": 2.35} for i in range(3)]
+    truth, theirs = tmp_path / "truth.jsonl", tmp_path / "theirs.csv"
+    truth.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    theirs.write_text("id,lat,lon\n" + "".join(f"gone/{i}.jpg,48.86,2.35\n" for i in range(3)))
+    words = ("--data.name", name, "--data.test_path", truth, "-o", tmp_path / "out")
+    run("--predictions", theirs, *words, "--data.images", tmp_path / "nowhere")
+    results = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert results["num_images"] == 3
+    assert results["tracks"]["coordinates"]["estimates"]["within_1_km"]["value"] == 1.0
+
+
+@SHARED_GROUP
 def test_ids_without_a_prediction_are_refused_or_count_as_misses(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -286,6 +300,28 @@ def test_a_server_is_evaluated_like_a_model(
 
 
 @SHARED_GROUP
+def test_a_server_that_gives_one_answer_at_a_time_is_asked_for_each(recipe: Path, tmp_path: Path) -> None:
+    with ChatStub(["Coordinates: (48.86, 2.35)"]) as server:
+        server.gives_one = True
+        run("--server", server.url, "--recipe", recipe, "-o", tmp_path / "out")
+        asked = [json.loads(request) for request in server.requests]
+    predictions = read_held_out(tmp_path / "out" / "predictions.jsonl")
+    assert all(len(p.sampled_texts) == 2 for p in predictions)
+    # For each of four images one greedy request, one for both samples and one for the second
+    assert sorted(request["n"] for request in asked) == [1] * 8 + [2] * 4
+    seeds = [request["seed"] for request in asked if request["temperature"] > 0]
+    assert len(set(seeds)) > 4
+
+
+@SHARED_GROUP
+def test_an_answer_without_content_is_a_miss(recipe: Path, tmp_path: Path) -> None:
+    with ChatStub([None, None, None]) as server:
+        run("--server", server.url, "--recipe", recipe, "-o", tmp_path / "out")
+    predictions = read_held_out(tmp_path / "out" / "predictions.jsonl")
+    assert [(p.text, p.predicted_latlon_deg) for p in predictions] == [("", None)] * 4
+
+
+@SHARED_GROUP
 def test_a_server_that_does_not_answer_stops_by_its_example(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -301,8 +337,8 @@ def test_a_server_that_does_not_answer_stops_by_its_example(
 class ChatStub:
     """A server that answers the first text, or as many of the others as samples are asked for."""
 
-    def __init__(self, texts: list[str]) -> None:
-        self.failures, self.requests = 0, []
+    def __init__(self, texts: list[str] | list[None]) -> None:
+        self.failures, self.requests, self.gives_one = 0, [], False
         stub = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -317,7 +353,7 @@ class ChatStub:
                     return
                 stub.requests.append(json.dumps(json.loads(request)))
                 number = json.loads(request)["n"]
-                chosen = texts[:1] if number == 1 else texts[1 : 1 + number]
+                chosen = texts[:1] if number == 1 or stub.gives_one else texts[1 : 1 + number]
                 self._answer(200, {"choices": [{"message": {"content": text}} for text in chosen]})
 
             def _answer(self, status: int, body: dict) -> None:

@@ -224,8 +224,8 @@ def test_a_limit_hides_what_is_finer_from_the_output_and_from_errors(
     plain = tmp_path / "plain.jpg"
     plain.write_bytes(photograph.read_bytes())
     assert run(plain, *words[1:], "--format", format) == 0
-    # A server that answers once where two samples are asked for: its words are quoted to no one.
-    server.num_answers = 1
+    # A server that answers uselessly: its words are quoted to no one.
+    server.num_answers = 0
     assert run(plain, *words[1:], "--format", format) == 2
     captured = capsys.readouterr()
     assert "Kenya" in captured.out
@@ -237,9 +237,17 @@ def test_a_limit_hides_what_is_finer_from_the_output_and_from_errors(
 def test_without_a_limit_a_useless_answer_is_quoted(
     server: "ChatStub", photograph: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    server.num_answers = 1
+    server.num_answers = 0
     assert run(photograph, "--server", server.url, "--samples", 2) == 2
-    assert "expected 2 text(s), got 1" in capsys.readouterr().err
+    assert "no text in" in capsys.readouterr().err
+
+
+def test_a_server_that_gives_one_answer_at_a_time_is_asked_for_each(
+    server: "ChatStub", photograph: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.num_answers = 1
+    assert run(photograph, "--server", server.url, "--samples", 3) == 0
+    assert "3 samples" in capsys.readouterr().out
 
 
 def test_an_image_that_cannot_be_read_is_named_and_the_others_answered(
@@ -308,7 +316,7 @@ class ChatStub:
                 request = self.rfile.read(int(self.headers["Content-Length"])).decode()
                 stub.requests.append(request)
                 number = json.loads(request)["n"] if stub.num_answers is None else stub.num_answers
-                self._answer({"choices": [{"message": {"content": text}}] * number})
+                self._answer({"choices": [{"message": {"content": text}}] * number, "said": text})
 
             def _answer(self, body: dict[str, Any]) -> None:
                 content = json.dumps(body).encode()

@@ -25,8 +25,27 @@ class Images(Protocol):
     def find(self, names: Sequence[str]) -> np.ndarray:
         """(M,) int64: the number of the picture of each name, -1 where there is none."""
 
-    def source(self, number: int) -> Path | ImageSource:
-        """What opens a picture."""
+    def source(self, number: int) -> Path | ImageSource | str:
+        """What opens a picture; "" for none."""
+
+
+class ImagesIfThere:
+    """Pictures where they are found; a named one that is not is "", as none of them needs to be opened."""
+
+    _ABSENT = np.iinfo(np.int64).max
+
+    def __init__(self, images: "Images | None") -> None:
+        self._images = images
+
+    def find(self, names: Sequence[str]) -> np.ndarray:
+        """See Images; -1 only where there is no name."""
+        is_named = np.array([bool(name) for name in names], dtype=bool)
+        found = np.full(len(names), -1) if self._images is None else self._images.find(names)
+        return np.where(is_named & (found < 0), self._ABSENT, found)
+
+    def source(self, number: int) -> Path | ImageSource | str:
+        """See Images; "" for a picture that is not there."""
+        return "" if self._images is None or number == self._ABSENT else self._images.source(number)
 
 
 class ListedImages:

@@ -22,7 +22,7 @@ LAT_KEYS = ("lat", "latitude", "LAT", "Latitude")
 LON_KEYS = ("lon", "longitude", "lng", "LON", "Longitude")
 
 
-def read_jsonl(path: str | Path) -> list[Example]:
+def read_jsonl(path: str | Path, *, needs_images: bool = True) -> list[Example]:
     """Every line's example, in order. An image that is missing or none is found here; one that is cut short is not.
 
     Raises:
@@ -37,7 +37,7 @@ def read_jsonl(path: str | Path) -> list[Example]:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
-            example = _parse_line(line, f"{path}:{number}", path.parent)
+            example = _parse_line(line, f"{path}:{number}", path.parent, needs_images)
             earlier = line_of_id.setdefault(example.id, number)
             if earlier != number:
                 raise ValueError(
@@ -50,7 +50,7 @@ def read_jsonl(path: str | Path) -> list[Example]:
     return examples
 
 
-def _parse_line(line: bytes, where: str, folder: Path) -> Example:
+def _parse_line(line: bytes, where: str, folder: Path, needs_image: bool) -> Example:
     try:
         record = json.loads(line.decode("utf-8").strip())
     except UnicodeDecodeError as error:
@@ -72,7 +72,8 @@ def _parse_line(line: bytes, where: str, folder: Path) -> Example:
         example = Example(
             image if example_id is None else str(example_id), folder / image, latlon_deg, **names, columns=record
         )
-        check_image_file(example)
+        if needs_image:
+            check_image_file(example)
         return example
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
@@ -104,4 +105,5 @@ def load_jsonl(config: DataConfig, seed: int) -> Splits:
     del seed
     if config.path is None and config.test_path is None:
         raise ValueError("data.path must name a JSONL file when data.name is jsonl.")
-    return split_files(config, lambda path: fill_regions(read_jsonl(path), default_index()))
+    needs = config.needs_images
+    return split_files(config, lambda path: fill_regions(read_jsonl(path, needs_images=needs), default_index()))

@@ -19,7 +19,7 @@ from geogrpo.data.compact import CompactExamples, Part, compact, with_images
 from geogrpo.data.coordinates import OrderCheck, read_latlon
 from geogrpo.data.duplicates import DuplicateCheck
 from geogrpo.data.holdout import Splits, split_files
-from geogrpo.data.images_in import Images, ListedImages
+from geogrpo.data.images_in import Images, ImagesIfThere, ListedImages
 from geogrpo.data.parquet_images import ParquetImages, bytes_column, read_rows_with_pictures
 from geogrpo.data.rows import Chunk, Names, table_files
 from geogrpo.regions.index import default_index
@@ -230,8 +230,15 @@ def _examples(
     ]
 
 
-def find_images(path: Path, schema: Schema, images: str | None) -> Images:
-    """Pictures in the table itself, or the configured folder or archive, or where none is, the table's folder."""
+def find_images(path: Path, schema: Schema, images: str | None, *, are_needed: bool = True) -> Images:
+    """Pictures in the table itself, or the configured folder or archive, or where none is, the table's folder.
+
+    Args:
+        are_needed: whether a row without its picture is at fault.
+    """
+    if not are_needed:
+        has_folder = images is None or Path(images).exists()
+        return ImagesIfThere(find_images(path, schema, images) if has_folder else None)
     files = table_files(path)
     column = bytes_column(files[0], schema.names["image"])
     if column is not None:
@@ -242,7 +249,7 @@ def find_images(path: Path, schema: Schema, images: str | None) -> Images:
 def read_examples(path: str | Path, schema: Schema, config: DataConfig) -> Iterator[Example]:
     """The examples of one file in order, images unopened; errors as in `read_parts`."""
     path, given = Path(path), schema.given(config)
-    images = find_images(path, given, config.images)
+    images = find_images(path, given, config.images, are_needed=config.needs_images)
     for part in read_parts(path, given, images, config):
         yield from with_images(part, images)
 
@@ -256,7 +263,7 @@ def load_table(config: DataConfig, schema: Schema) -> Splits:
     given = schema.given(config)
 
     def read(path: str, images: str | None) -> CompactExamples:
-        found = find_images(Path(path), given, images)
+        found = find_images(Path(path), given, images, are_needed=config.needs_images)
         return compact(read_parts(Path(path), given, found, config), found, default_index())
 
     test_images = config.images if config.test_images is None else config.test_images

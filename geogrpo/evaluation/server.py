@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from geogrpo.chat_server import (
     ChatServer,
@@ -96,26 +97,40 @@ class _Asker:
                 raise ServerError(f"example {example.id!r}: {error}") from error
             return greedy + sampled
 
-    async def _ask(self, url: str, num_answers: int, **sampling: float) -> list[str]:
-        def read(body: str) -> list[str]:
-            return answers_in(body, num_answers)
-
-        return await self._server.ask(
-            url, self._question, read, n=num_answers, max_tokens=self._max_new_tokens, **sampling
+    async def _ask(self, url: str, num_answers: int, **sampling: Any) -> list[str]:
+        return await ask_for_answers(
+            self._server, url, self._question, num_answers, max_tokens=self._max_new_tokens, **sampling
         )
 
 
-def answers_in(body: str, num_answers: int) -> list[str]:
-    """The texts of a chat completion.
+async def ask_for_answers(
+    server: ChatServer, picture_url: str, question: str, num_answers: int, **sampling: Any
+) -> list[str]:
+    """So many texts. A server that gives fewer at once, as some do whatever `n` says, is asked for the rest singly.
+
+    Args:
+        sampling: max_tokens, temperature, and a seed, which the further requests count on from.
+    Raises:
+        ServerError: see ChatServer.ask.
+    """
+    texts = await server.ask(picture_url, question, texts_in, n=num_answers, **sampling)
+    while len(texts) < num_answers:
+        again = sampling | ({"seed": sampling["seed"] + len(texts)} if "seed" in sampling else {})
+        texts += (await server.ask(picture_url, question, texts_in, n=1, **again))[:1]
+    return texts[:num_answers]
+
+
+def texts_in(body: str) -> list[str]:
+    """The texts of a chat completion, at least one.
 
     Raises:
-        UselessAnswer: when the body is no JSON, or holds another number of texts.
+        UselessAnswer: when the body is no JSON or holds no text.
     """
     try:
         # A model that was cut while it reasoned, or refused, has no content: an answer of nothing, a miss.
         texts = [choice["message"]["content"] or "" for choice in json.loads(body)["choices"]]
     except (ValueError, KeyError, TypeError) as error:
         raise UselessAnswer(f"no answer in {beginning(body)}") from error
-    if len(texts) != num_answers or not all(isinstance(text, str) for text in texts):
-        raise UselessAnswer(f"expected {num_answers} text(s), got {len(texts)} in {beginning(body)}")
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise UselessAnswer(f"no text in {beginning(body)}")
     return texts

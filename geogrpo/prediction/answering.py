@@ -14,7 +14,7 @@ from PIL import Image
 from geogrpo.chat_server import ChatServer, ServerOptions, bare_picture, jpeg_data_url
 from geogrpo.config import RunConfig
 from geogrpo.distributed import load_sharded
-from geogrpo.evaluation.server import MAX_PIXELS, answers_in
+from geogrpo.evaluation.server import MAX_PIXELS, ask_for_answers
 from geogrpo.prompts import PROMPTS
 from geogrpo.rollout import make_engine
 from geogrpo.seeds import Stream, stream_seed
@@ -111,8 +111,8 @@ class ServerAnswerer:
         url = jpeg_data_url(bare_picture(_example(picture), MAX_PIXELS))
 
         async def ask(num_answers: int, **options: float) -> list[str]:
-            options |= {"n": num_answers, "max_tokens": sampling.max_new_tokens}
-            return await server.ask(url, self._question, lambda body: answers_in(body, num_answers), **options)
+            options |= {"max_tokens": sampling.max_new_tokens}
+            return await ask_for_answers(server, url, self._question, num_answers, **options)
 
         (greedy,) = await ask(1, temperature=0.0)
         if on_text is not None:
