@@ -216,15 +216,17 @@ def test_osv5m_without_its_labels_or_its_library_says_so(
     assert answer_osv5m(tmp_path, test, "--no-osv")["osv_labels"] is None
 
 
-def test_rows_without_images_are_left_out_where_missing_ones_are_allowed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_predictions_of_rows_without_images_are_scored_too(tmp_path: Path) -> None:
     test = osv5m(tmp_path)
     (tmp_path / "2.jpg").unlink()
-    with pytest.raises(SystemExit):
-        answer_osv5m(tmp_path, test, "--no-osv")
-    assert "1 rows without an image" in capsys.readouterr().err
-    assert answer_osv5m(tmp_path, test, "--no-osv", "--allow-missing")["num_images"] == 2
+    assert answer_osv5m(tmp_path, test, "--no-osv")["num_images"] == 3
+
+
+def test_images_that_may_be_missing_may_be_missing_from_tables_too() -> None:
+    words = ["--server", "http://localhost:1/v1", "-o", "out"]
+    for allowed in ([], ["--allow-missing"]):
+        options, overrides = evaluate._parser().parse_known_args(words + allowed)
+        assert evaluate._evaluation(options, overrides).config.data.allow_missing == bool(allowed)
 
 
 def test_rewards_of_the_answers_are_on_the_page_and_what_is_left_out_is_said(
