@@ -3,11 +3,11 @@
 import json
 import os
 import shutil
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from chat_stub import ChatStub
 from small_runs import torchrun
 
 from geogrpo import chat_server, evaluate
@@ -288,7 +288,7 @@ def test_a_server_is_evaluated_like_a_model(
 ) -> None:
     monkeypatch.setattr(chat_server, "FIRST_PAUSE_S", 0.01)
     texts = ["Country: France\nCity: Paris\nCoordinates: (48.86, 2.35)", "no idea", "Coordinates: (0, 0)"]
-    with ChatStub(texts) as server:
+    with ChatStub(greedy_or_samples(texts)) as server:
         server.failures = 2
         run("--server", server.url, "--recipe", recipe, "-o", tmp_path / "out")
         predictions = read_held_out(tmp_path / "out" / "predictions.jsonl")
@@ -296,13 +296,12 @@ def test_a_server_is_evaluated_like_a_model(
         assert [p.sampled_texts for p in predictions] == [texts[1:]] * 4
         results = json.loads((tmp_path / "out" / "metrics.json").read_text())
         assert results["config"]["answers_from"] == {"server": server.url, "model": "stub"}
-        assert all("GPS" not in request and '"model": "stub"' in request for request in server.requests)
+        assert all("GPS" not in request and json.loads(request)["model"] == "stub" for request in server.requests)
 
 
 @SHARED_GROUP
 def test_a_server_that_gives_one_answer_at_a_time_is_asked_for_each(recipe: Path, tmp_path: Path) -> None:
-    with ChatStub(["Coordinates: (48.86, 2.35)"]) as server:
-        server.gives_one = True
+    with ChatStub(lambda number: ["Coordinates: (48.86, 2.35)"]) as server:
         run("--server", server.url, "--recipe", recipe, "-o", tmp_path / "out")
         asked = [json.loads(request) for request in server.requests]
     predictions = read_held_out(tmp_path / "out" / "predictions.jsonl")
@@ -315,7 +314,7 @@ def test_a_server_that_gives_one_answer_at_a_time_is_asked_for_each(recipe: Path
 
 @SHARED_GROUP
 def test_an_answer_without_content_is_a_miss(recipe: Path, tmp_path: Path) -> None:
-    with ChatStub([None, None, None]) as server:
+    with ChatStub(lambda number: [None] * number) as server:
         run("--server", server.url, "--recipe", recipe, "-o", tmp_path / "out")
     predictions = read_held_out(tmp_path / "out" / "predictions.jsonl")
     assert [(p.text, p.predicted_latlon_deg) for p in predictions] == [("", None)] * 4
@@ -326,7 +325,7 @@ def test_a_server_that_does_not_answer_stops_by_its_example(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(chat_server, "FIRST_PAUSE_S", 0.01)
-    with ChatStub(["x"]) as server:
+    with ChatStub(lambda number: ["x"] * number) as server:
         server.failures = 10_000
         message = error_of(capsys, "--server", server.url, "--recipe", recipe, "-o", tmp_path / "out")
     assert "example 'test-" in message
@@ -334,46 +333,6 @@ def test_a_server_that_does_not_answer_stops_by_its_example(
     assert not read_held_out(tmp_path / "out" / "predictions.jsonl")
 
 
-class ChatStub:
-    """A server that answers the first text, or as many of the others as samples are asked for."""
-
-    def __init__(self, texts: list[str] | list[None]) -> None:
-        self.failures, self.requests, self.gives_one = 0, [], False
-        stub = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self._answer(200, {"data": [{"id": "stub"}]})
-
-            def do_POST(self) -> None:
-                request = self.rfile.read(int(self.headers["Content-Length"])).decode()
-                if stub.failures:
-                    stub.failures -= 1
-                    self._answer(500, {"error": "busy"})
-                    return
-                stub.requests.append(json.dumps(json.loads(request)))
-                number = json.loads(request)["n"]
-                chosen = texts[:1] if number == 1 or stub.gives_one else texts[1 : 1 + number]
-                self._answer(200, {"choices": [{"message": {"content": text}} for text in chosen]})
-
-            def _answer(self, status: int, body: dict) -> None:
-                content = json.dumps(body).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, *_: object) -> None:
-                """Nothing."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
-
-    def __enter__(self) -> "ChatStub":
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+def greedy_or_samples(texts: list[str | None]) -> Callable[[int], list[str | None]]:
+    """The first text where one is asked for, or as many of the others as samples are."""
+    return lambda number: texts[:1] if number == 1 else texts[1 : 1 + number]

@@ -7,15 +7,14 @@ import logging
 import math
 import pickle
 import shutil
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from chat_stub import ChatStub
 from PIL import Image
 from prediction.photographs import NAIROBI, SECRET, pixels, save_photograph
 
@@ -67,7 +66,8 @@ def photograph(tmp_path: Path) -> Path:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(chat_server, "FIRST_PAUSE_S", 0.001)
-    with ChatStub() as stub:
+    with ChatStub(lambda number: [ANSWER] * number) as stub:
+        stub.said = ANSWER
         yield stub
 
 
@@ -109,7 +109,7 @@ def test_the_engine_receives_the_same_prompt_whatever_metadata_and_name_say(
 
 
 def test_the_server_receives_the_same_request_whatever_metadata_and_name_say(
-    server: "ChatStub", photograph: Path, tmp_path: Path
+    server: ChatStub, photograph: Path, tmp_path: Path
 ) -> None:
     with Image.open(photograph) as opened:
         bare = opened.convert("RGB")
@@ -178,7 +178,7 @@ def test_an_answer_does_not_depend_on_the_other_images(
 
 
 def test_text_says_everything_and_how_far_it_is_from_the_own_position(
-    server: "ChatStub", photograph: Path, capsys: pytest.CaptureFixture[str]
+    server: ChatStub, photograph: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(photograph, "--server", server.url, "--samples", 4)
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
@@ -196,7 +196,7 @@ def test_text_says_everything_and_how_far_it_is_from_the_own_position(
 
 
 def test_json_is_one_object_a_line_and_geojson_one_collection(
-    server: "ChatStub", photograph: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    server: ChatStub, photograph: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = save_photograph(tmp_path / "b.png", "PNG", has_gps=False)
     words = (photograph, other, "--server", server.url, "--samples", 2)
@@ -218,14 +218,14 @@ def test_json_is_one_object_a_line_and_geojson_one_collection(
 
 @pytest.mark.parametrize("format", predict.FORMATS)
 def test_a_limit_hides_what_is_finer_from_the_output_and_from_errors(
-    server: "ChatStub", photograph: Path, format: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: Any
+    server: ChatStub, photograph: Path, format: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: Any
 ) -> None:
     words = (photograph, "--server", server.url, "--samples", 2, "--granularity", "country")
     plain = tmp_path / "plain.jpg"
     plain.write_bytes(photograph.read_bytes())
     assert run(plain, *words[1:], "--format", format) == 0
     # A server that answers uselessly: its words are quoted to no one.
-    server.num_answers = 0
+    server.answer = lambda number: []
     assert run(plain, *words[1:], "--format", format) == 2
     captured = capsys.readouterr()
     assert "Kenya" in captured.out
@@ -235,23 +235,23 @@ def test_a_limit_hides_what_is_finer_from_the_output_and_from_errors(
 
 
 def test_without_a_limit_a_useless_answer_is_quoted(
-    server: "ChatStub", photograph: Path, capsys: pytest.CaptureFixture[str]
+    server: ChatStub, photograph: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    server.num_answers = 0
+    server.answer = lambda number: []
     assert run(photograph, "--server", server.url, "--samples", 2) == 2
     assert "no text in" in capsys.readouterr().err
 
 
 def test_a_server_that_gives_one_answer_at_a_time_is_asked_for_each(
-    server: "ChatStub", photograph: Path, capsys: pytest.CaptureFixture[str]
+    server: ChatStub, photograph: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    server.num_answers = 1
+    server.answer = lambda number: [ANSWER]
     assert run(photograph, "--server", server.url, "--samples", 3) == 0
     assert "3 samples" in capsys.readouterr().out
 
 
 def test_an_image_that_cannot_be_read_is_named_and_the_others_answered(
-    server: "ChatStub", photograph: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    server: ChatStub, photograph: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"no image")
@@ -298,44 +298,3 @@ def test_bad_options_end_with_one_line(
     assert run("a.jpg", *words) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"geogrpo.predict: error: {message}") or message in line
-
-
-class ChatStub:
-    """A server that gives an answer as often as it is asked to, or num_answers times."""
-
-    def __init__(self, text: str = ANSWER) -> None:
-        self.requests: list[str] = []
-        self.num_answers: int | None = None
-        stub = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self._answer({"data": [{"id": "stub"}]})
-
-            def do_POST(self) -> None:
-                request = self.rfile.read(int(self.headers["Content-Length"])).decode()
-                stub.requests.append(request)
-                number = json.loads(request)["n"] if stub.num_answers is None else stub.num_answers
-                self._answer({"choices": [{"message": {"content": text}}] * number, "said": text})
-
-            def _answer(self, body: dict[str, Any]) -> None:
-                content = json.dumps(body).encode()
-                self.send_response(200)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, *_: object) -> None:
-                """Nothing."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
-
-    def __enter__(self) -> "ChatStub":
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chat_stub import ChatStub
 from PIL import Image
 from prediction.photographs import SECRET, pixels, save_photograph
-from test_predict import ChatStub
 
 from geogrpo import serve
 
@@ -131,7 +131,7 @@ def by_model(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
 def by_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Serving, Path]]:
     """A server whose words are hostile, and the folder where answers are kept."""
     folder = tmp_path_factory.mktemp("by_server")
-    with ChatStub(HOSTILE) as stub:
+    with ChatStub(lambda number: [HOSTILE] * number) as stub:
         serving = Serving(folder, "--server", stub.url, "--samples", 2, "--keep", folder / "kept")
         yield serving, folder / "kept"
         serving.stop()
@@ -224,7 +224,7 @@ def test_the_process_connects_to_nothing_but_the_models_server(
 
 def test_the_browser_would_let_no_request_out(browser: Any, by_model: Serving) -> None:
     page = opened(browser, by_model)
-    with ChatStub("") as elsewhere:
+    with ChatStub(lambda number: [""] * number) as elsewhere:
         address = elsewhere.url
         blocked = page.execute_async_script(
             "const [address, done] = arguments, blocked = [];"
