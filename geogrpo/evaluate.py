@@ -5,7 +5,7 @@ python -m geogrpo.evaluate --server http://localhost:8000/v1 -o out --data.name 
 python -m geogrpo.evaluate --predictions theirs.csv -o out --data.name jsonl --data.test_path test.jsonl
 
 The data and how the model is asked are the run's own when the model lies in a run's folder, else --recipe's; every key
-of geogrpo/config.py can be given as --section.key value. The output folder gets predictions.jsonl, metrics.json,
+of geogrpo/config/ can be given as --section.key value. The output folder gets predictions.jsonl, metrics.json,
 report.html and tables; with two or more samples of each image uncertainty.jsonl, too. A run that was stopped goes on
 when the same command is given again.
 """

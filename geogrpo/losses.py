@@ -42,13 +42,13 @@ def grpo_loss(
         old_logprobs=old_logprobs,
         ref_logprobs=ref_logprobs,
         surrogate="clip",
-        clip_low=config.clip_low,
-        clip_high=config.clip_high,
+        clip_low=0.2 if config.clip_low is None else config.clip_low,
+        clip_high=0.2 if config.clip_high is None else config.clip_high,
         beta=config.beta,
     )
 
 
-LOSSES: dict[str, LossFunction] = {"grpo": grpo_loss}
+LOSSES: dict[str, LossFunction] = {"grpo": grpo_loss, "dapo": grpo_loss}
 
 
 def find_loss(name: str) -> LossFunction:

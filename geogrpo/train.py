@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="geogrpo.train",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Every option of geogrpo/config.py can be given as --section.key value.",
+        epilog="Every option of geogrpo/config/ can be given as --section.key value.",
         allow_abbrev=False,
     )
     parser.add_argument("--recipe", default="demo", help="a recipe in geogrpo/recipes, or a YAML file (default: demo)")
