@@ -198,9 +198,10 @@ def full_weights(policy: Policy) -> dict[str, Tensor]:
 def _tensors(policy: Policy, optimizer: torch.optim.Optimizer | None) -> dict[str, Tensor]:
     """Every tensor of the training state by name. Loading writes into these very tensors.
 
-    A frozen vision tower is no part of it: its weights are those of the model that the run began with.
+    A vision tower whose features are cached is no part of it: its weights are those of the model that the run began
+    with.
     """
-    frozen = set() if policy.vision_cache is None else {id(p) for p in policy.model.model.visual.parameters()}
+    frozen = set() if policy.vision_cache is None else {id(p) for p in policy.vision_parameters()}
     state: dict[str, Tensor] = {}
     for name, parameter in policy.named_parameters():
         if id(parameter) in frozen:

@@ -117,15 +117,15 @@ def shard_policy(policy: Policy, device: torch.device, dtype: torch.dtype) -> Po
     """Shard the policy over all ranks with FSDP2, block by block: float32 master weights, compute in `dtype`,
     gradients summed (not averaged) in float32.
 
-    A frozen vision tower is not sharded: a rank must be able to encode an image that another has in its cache.
+    A vision tower whose features are cached is not sharded: a rank must be able to encode an image that another has in
+    its cache.
     """
     mesh = init_device_mesh(device.type, (world_size(),))
     precision = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
     policy.to(device)
     policy.dtype = dtype
-    visual = policy.model.model.visual
-    whole = set(visual.parameters()) if policy.vision_cache is not None else set()
-    for block in [*(() if whole else visual.blocks), *policy.model.model.language_model.layers]:
+    whole = set(policy.vision_parameters()) if policy.vision_cache is not None else set()
+    for block in [*(() if whole else policy.vision_blocks), *policy.language_model.layers]:
         fully_shard(block, mesh=mesh, mp_policy=precision)
     fully_shard(policy, mesh=mesh, mp_policy=precision, ignored_params=whole)
     for module in _fsdp_modules(policy):

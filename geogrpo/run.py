@@ -315,8 +315,7 @@ class Run:
         ckpt.load_checkpoint(supervised[-1], reference)
         if self.policy.vision_cache is not None:
             # The same frozen tower, in memory once, and what it says of an image computed once.
-            reference.model.model.visual = self.policy.model.model.visual
-            reference.vision_cache = self.policy.vision_cache
+            reference.share_vision(self.policy)
         return reference.requires_grad_(False).eval()
 
     def _evaluate(self, stage: str) -> None:

@@ -84,18 +84,18 @@ class Prediction:
 class EncodedPrompt:
     """An example as the model reads it.
 
-    Shapes: N image patches, D values in a patch, K prompt tokens.
+    Shapes: N patches of D values (or tiles of 3 x H x W where the model sees such), K prompt tokens.
     """
 
     example: Example
     token_ids: Tensor
     """(K,) int64, image placeholders included."""
     position_ids: Tensor
-    """(3, K) int64 rotary positions: time, height, width."""
+    """(3, K) int64 rotary positions: time, height, width; three times the same where they have one dimension."""
     pixel_values: Tensor
-    """(N, D) float32 patches."""
+    """(N, D) or (N, 3, H, W) float32."""
     image_grid_thw: Tensor
-    """(I, 3) int64 patches per image: time, height, width."""
+    """(I, 3) int64 patches per image: time (or tiles), height, width."""
     question: str
     """The text of the prompt."""
     image_key: str | None = None
@@ -134,7 +134,7 @@ class PackedBatch:
     position_ids: Tensor
     """(3, T) int64."""
     pixel_values: Tensor
-    """(N, D) float32, every image once."""
+    """(N, D) or (N, 3, H, W) float32, every image once."""
     image_grid_thw: Tensor
     """(I, 3) int64."""
     prompt_lengths: Tensor

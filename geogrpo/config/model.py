@@ -112,3 +112,13 @@ class ModelConfig:
         for name in ("vision_cache_gib", "vision_cache_folder_gib"):
             value = getattr(self, name)
             require(0 <= value < math.inf, f"model.{name}", value, "0 or more")
+
+    @property
+    def is_aligner_frozen(self) -> bool:
+        """Whether the aligner stays as loaded."""
+        return self.freeze_vision if self.freeze_aligner is None else self.freeze_aligner
+
+    @property
+    def caches_vision(self) -> bool:
+        """Whether an image's features never change, so that they are computed once."""
+        return self.freeze_vision and self.is_aligner_frozen

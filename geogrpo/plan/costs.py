@@ -109,11 +109,17 @@ def packed_flops(
 
 
 def _vision_flops(shape: ModelShape, image_tokens: int) -> float:
-    tower, patches = shape.vision, image_tokens * shape.merge_size**2
-    whole = (tower.num_blocks - shape.num_windowed_blocks) * patches**2
-    windowed = shape.num_windowed_blocks * patches * min(patches, shape.window_patches)
-    per_patch = 2.0 * (tower.weights + shape.patch_weights)
-    return per_patch * patches + 4.0 * tower.query_size * (whole + windowed) + 2.0 * shape.merger_weights * image_tokens
+    tower, patches, tokens = shape.vision, image_tokens * shape.merge_size**2, tower_tokens(shape, image_tokens)
+    whole = (tower.num_blocks - shape.num_windowed_blocks) * tokens**2
+    windowed = shape.num_windowed_blocks * tokens * min(tokens, shape.window_patches + shape.num_class_tokens)
+    blocks = 2.0 * tower.weights * tokens + 4.0 * tower.query_size * (whole + windowed)
+    return blocks + 2.0 * (shape.patch_weights * patches + shape.merger_weights * image_tokens)
+
+
+def tower_tokens(shape: ModelShape, image_tokens: int) -> int:
+    """Tokens in the vision tower's blocks: the patches of so many image tokens, and a class token per tile."""
+    patches = image_tokens * shape.merge_size**2
+    return patches + (shape.num_class_tokens and shape.num_class_tokens * (patches // shape.window_patches))
 
 
 def training_seconds(

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -11,12 +12,13 @@ from transformers import (
     AutoConfig,
     AutoImageProcessor,
     AutoModelForImageTextToText,
+    InternVLConfig,
     Qwen2_5_VLConfig,
     Qwen3VLConfig,
 )
 
 from geogrpo.config import ModelConfig, TinyModelConfig
-from geogrpo.policy.load import SUPPORTED_MODEL_TYPES
+from geogrpo.policy.families import FAMILIES, find_family
 from geogrpo.policy.tiny import IMAGE_SIDE, MERGE_SIZE, PATCH_SIZE
 
 _QWEN2_5_VISION = {
@@ -61,21 +63,30 @@ def _qwen3(sizes: tuple[int, ...], vision: dict[str, Any], *, is_tied: bool) -> 
     )
 
 
+def _internvl3(sizes: tuple[int, ...], *, vocab_size: int) -> Any:
+    names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
+    text = dict(zip(names, sizes, strict=True)) | {"model_type": "qwen2", "vocab_size": vocab_size}
+    # transformers' defaults are InternViT-300M, but for the biases.
+    return InternVLConfig(text_config=text, vision_config={"attention_bias": True}, tie_word_embeddings=False)
+
+
 PUBLISHED = {
     "Qwen/Qwen2.5-VL-3B-Instruct": lambda: _qwen2_5((2048, 11008, 36, 16, 2), vocab_size=151936, is_tied=True),
     "Qwen/Qwen2.5-VL-7B-Instruct": lambda: _qwen2_5((3584, 18944, 28, 28, 4)),
     "Qwen/Qwen2.5-VL-72B-Instruct": lambda: _qwen2_5((8192, 29568, 80, 64, 8), intermediate_size=3456),
     "Qwen/Qwen3-VL-4B-Instruct": lambda: _qwen3((2560, 9728, 36, 32, 8), _QWEN3_VISION_SMALL, is_tied=True),
     "Qwen/Qwen3-VL-8B-Instruct": lambda: _qwen3((4096, 12288, 36, 32, 8), _QWEN3_VISION, is_tied=False),
+    "OpenGVLab/InternVL3-8B-hf": lambda: _internvl3((3584, 18944, 28, 28, 4), vocab_size=151674),
 }
 """Configurations of models whose config.json may not be at hand, from their model cards on the hub."""
 
-PUBLISHED_PIXELS = {
-    "qwen2_vl": (3136, 12_845_056),
-    "qwen2_5_vl": (3136, 12_845_056),
-    "qwen3_vl": (65_536, 16_777_216),
+PUBLISHED_IMAGE_SETTINGS: dict[str, dict[str, Any]] = {
+    "qwen2_vl": {"size": {"shortest_edge": 3136, "longest_edge": 12_845_056}},
+    "qwen2_5_vl": {"size": {"shortest_edge": 3136, "longest_edge": 12_845_056}},
+    "qwen3_vl": {"size": {"shortest_edge": 65_536, "longest_edge": 16_777_216}},
+    "internvl": {"size": {"height": 448, "width": 448}, "min_patches": 1, "max_patches": 12},
 }
-"""min_pixels and max_pixels of each family's preprocessor_config.json on the hub."""
+"""What each family's preprocessor_config.json on the hub says of sizes."""
 
 
 @dataclass(frozen=True)
@@ -130,11 +141,15 @@ class ModelShape:
     pixels_per_side: int
     """An image token is this many pixels high and wide."""
     window_patches: int
-    """Patches in a full attention window."""
+    """Patches in a full attention window, or in a tile."""
+    num_class_tokens: int
+    """Tokens of the vision tower in each tile that stand for no patch."""
     num_windowed_blocks: int
     """Blocks of the vision tower that attend within windows only."""
     min_pixels: int
+    """That the vision tower reads of one image, at least."""
     max_pixels: int
+    """That the vision tower reads of one image, at most."""
 
     @property
     def root_parameters(self) -> int:
@@ -150,9 +165,10 @@ class ModelShape:
     def image_token_range(self) -> tuple[int, int]:
         """Fewest and most tokens of one image.
 
-        The image processor rounds both sides to whole tokens, then shrinks or enlarges the picture until its pixels
+        Qwen's image processor rounds both sides to whole tokens, then shrinks or enlarges the picture until its pixels
         lie within [min_pixels, max_pixels]. Source: smart_resize of transformers' Qwen2-VL image processor. A picture
-        more times as long as wide than it has tokens may take more: no side is less than a token.
+        more times as long as wide than it has tokens may take more: no side is less than a token. InternVL's makes
+        whole tiles.
         """
         area = self.pixels_per_side**2
         return max(1, -(-self.min_pixels // area)), max(1, self.max_pixels // area)
@@ -165,8 +181,9 @@ def find_shape(config: ModelConfig) -> ModelShape | str:
     downloaded and no weights are read.
     """
     if config.path is None:
-        bounds = ((PATCH_SIZE * MERGE_SIZE) ** 2, IMAGE_SIDE**2)
-        return _shape(tiny_config(config.tiny), "made from scratch, as model.tiny says", bounds, config)
+        bounds = {"shortest_edge": (PATCH_SIZE * MERGE_SIZE) ** 2, "longest_edge": IMAGE_SIDE**2}
+        images = SimpleNamespace(size=bounds)
+        return _shape(tiny_config(config.tiny), "made from scratch, as model.tiny says", images, config)
     path = str(Path(config.path).expanduser())
     try:
         found: Any = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
@@ -175,9 +192,9 @@ def find_shape(config: ModelConfig) -> ModelShape | str:
         if config.path not in PUBLISHED:
             return f"{config.path} has no config.json on this machine, and its published shape is not listed here"
         found, source = PUBLISHED[config.path](), "as published; its files are not on this machine"
-    if found.model_type not in SUPPORTED_MODEL_TYPES:
-        return f"{config.path} is of type {found.model_type!r}, not one of {', '.join(SUPPORTED_MODEL_TYPES)}"
-    return _shape(found, source, _pixel_bounds(path, found.model_type), config)
+    if found.model_type not in FAMILIES:
+        return f"{config.path} is of type {found.model_type!r}, not one of {', '.join(FAMILIES)}"
+    return _shape(found, source, _image_settings(path, found.model_type), config)
 
 
 def tiny_config(config: TinyModelConfig) -> Any:
@@ -208,56 +225,56 @@ def tiny_config(config: TinyModelConfig) -> Any:
     )
 
 
-def _pixel_bounds(path: str, model_type: str) -> tuple[int, int]:
+def _image_settings(path: str, model_type: str) -> Any:
+    """The image processor, or what stands for it."""
     try:
-        size = AutoImageProcessor.from_pretrained(path, local_files_only=True, trust_remote_code=False).size
+        return AutoImageProcessor.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError):
-        return PUBLISHED_PIXELS[model_type]
-    return size["shortest_edge"], size["longest_edge"]
+        settings = PUBLISHED_IMAGE_SETTINGS[model_type]
+        return SimpleNamespace(**(settings | {"size": dict(settings["size"])}))
 
 
-def _shape(config: Any, source: str, pixel_bounds: tuple[int, int], model: ModelConfig) -> ModelShape:
+def _shape(config: Any, source: str, image_settings: Any, model: ModelConfig) -> ModelShape:
     with torch.device("meta"):
         built = AutoModelForImageTextToText.from_config(config)
-    return replace(
-        built_shape(built),
-        source=source,
-        min_pixels=pixel_bounds[0] if model.min_pixels is None else model.min_pixels,
-        max_pixels=pixel_bounds[1] if model.max_pixels is None else model.max_pixels,
-    )
+    family = find_family(config)
+    family.bound_images(image_settings, model.min_pixels, model.max_pixels)
+    min_pixels, max_pixels = family.pixel_range(image_settings)
+    return replace(built_shape(built), source=source, min_pixels=min_pixels, max_pixels=max_pixels)
 
 
 def built_shape(built: Any) -> ModelShape:
     """The shape of a transformers model, sharded or not; it does not know how large its images are (0 pixels)."""
-    config = built.config
-    visual, language, text = built.model.visual, built.model.language_model, config.get_text_config()
-    vision = config.vision_config
-    blocks = len(visual.blocks)
-    # Families without windows attend to the whole image in every block.
-    full = getattr(vision, "fullatt_block_indexes", range(blocks))
+    family, text = find_family(built.config), built.config.get_text_config()
+    blocks: Any = built.model.get_submodule(family.blocks)
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    kv_heads = text.num_key_value_heads
+    kv_heads, heads = text.num_key_value_heads, family.num_vision_heads
     return ModelShape(
         source="from the model itself",
         num_parameters=sum(parameter.numel() for parameter in built.parameters()),
         vocab_size=text.vocab_size,
-        language=_tower(language.layers, text.num_attention_heads, head_dim, kv_heads),
-        vision=_tower(visual.blocks, vision.num_heads, _width(visual.blocks) // vision.num_heads, vision.num_heads),
-        patch_weights=visual.patch_embed.proj.weight.numel(),
-        merger_weights=_linear_weights([visual.merger, *getattr(visual, "deepstack_merger_list", [])]),
-        merge_size=vision.spatial_merge_size,
-        pixels_per_side=vision.patch_size * vision.spatial_merge_size,
-        window_patches=(getattr(vision, "window_size", 0) // vision.patch_size) ** 2,
-        num_windowed_blocks=blocks - len(full),
+        language=_tower(built.model.language_model.layers, text.num_attention_heads, head_dim, kv_heads),
+        vision=_tower(blocks, heads, _width(blocks) // heads, heads),
+        patch_weights=built.model.get_submodule(family.patch_embedding).weight.numel(),
+        merger_weights=_linear_weights(built.model.get_submodule(path) for path in family.aligners),
+        merge_size=family.merge_size,
+        pixels_per_side=family.patch_size * family.merge_size,
+        window_patches=family.window_patches,
+        num_class_tokens=family.num_class_tokens,
+        num_windowed_blocks=family.num_windowed_blocks(len(blocks)),
         min_pixels=0,
         max_pixels=0,
     )
 
 
+_ATTENTIONS = ("attn", "attention", "self_attn")
+"""What blocks call their attention."""
+
+
 def _tower(blocks: Any, num_heads: int, head_dim: int, num_kv_heads: int) -> TowerShape:
     linears = [module for module in blocks[0].mlp.modules() if isinstance(module, nn.Linear)]
     is_gated = len(linears) == 3
-    attention = getattr(blocks[0], "attn", None) or blocks[0].self_attn
+    attention = next(getattr(blocks[0], name) for name in _ATTENTIONS if hasattr(blocks[0], name))
     return TowerShape(
         num_blocks=len(blocks),
         hidden_size=_width(blocks),
@@ -268,7 +285,8 @@ def _tower(blocks: Any, num_heads: int, head_dim: int, num_kv_heads: int) -> Tow
         block_parameters=max(sum(p.numel() for p in block.parameters()) for block in blocks),
         weights=_linear_weights(blocks),
         is_gated=is_gated,
-        has_head_norms=hasattr(attention, "q_norm"),
+        # An InternVL without them has a module of that name that does nothing.
+        has_head_norms=hasattr(getattr(attention, "q_norm", None), "weight"),
         has_layer_norm=any(isinstance(module, nn.LayerNorm) for module in blocks[0].modules()),
     )
 

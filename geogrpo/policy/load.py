@@ -1,5 +1,6 @@
 """Loading a policy and its processor from a folder or a hub name. Files are data: no code of a checkpoint is run."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,18 @@ from transformers import (
 )
 
 from geogrpo.config import ModelConfig
-from geogrpo.policy.attention import ATTENTION_NAME, IMAGE_ATTENTION_NAME
+from geogrpo.policy.attention import ATTENTION_NAME
+from geogrpo.policy.families import find_family
 from geogrpo.policy.last_block import LastBlock
 from geogrpo.policy.model import Policy
 from geogrpo.policy.processing import Processor
 from geogrpo.policy.vision_cache import VisionCache, tower_key
 
-SUPPORTED_MODEL_TYPES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
-"""Families whose rotary positions packing.mrope_position_ids computes."""
-VISION_TOKENS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
-"""What model configurations call the ids of their vision tokens, where they have them."""
+VISION_TOKENS = (
+    *("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"),
+    *("context_image_token_id", "start_image_token_id", "end_image_token_id"),
+)
+"""What model configurations and tokenizers call the ids of their vision tokens, where they have them."""
 
 
 def load_processor(config: ModelConfig, prompt: str) -> Processor:
@@ -37,17 +40,8 @@ def load_processor(config: ModelConfig, prompt: str) -> Processor:
     if tokenizer.chat_template is None:
         raise ValueError(f"model {path}: its tokenizer has no chat template. Take the model's instruct version.")
     image_processor = _from_pretrained(AutoImageProcessor, path, "image processor")
-    for bound, key in (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge")):
-        if getattr(config, bound) is not None:
-            image_processor.size[key] = getattr(config, bound)
-    return Processor(
-        tokenizer,
-        image_processor,
-        prompt,
-        model_config.image_token_id,
-        max_tokens=model_config.text_config.max_position_embeddings,
-        has_image_keys=config.freeze_vision,
-    )
+    find_family(model_config).bound_images(image_processor, config.min_pixels, config.max_pixels)
+    return Processor(tokenizer, image_processor, prompt, model_config, has_image_keys=config.caches_vision)
 
 
 def load_policy(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> Policy:
@@ -66,31 +60,41 @@ def load_policy(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> Poli
         attn_implementation={"text_config": ATTENTION_NAME, "vision_config": "sdpa"},
         use_safetensors=True,
     )
+    family = find_family(model.config)
     # Set after loading: while loading, the name would be taken for a kernel to import.
-    model.model.visual.config._attn_implementation = IMAGE_ATTENTION_NAME
-    _put_last_block(model)
+    model.model.get_submodule(family.tower).config._attn_implementation = family.image_attention
+    if len(model.model.language_model.layers) > family.num_deep_layers:
+        _put_last_block(model)
     if config.activation_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     policy = Policy(model, forbidden_ids(tokenizer, model.config), config.attention)
-    if config.freeze_vision:
-        model.model.visual.requires_grad_(False)
+    _freeze(policy, config)
+    if config.caches_vision:
         policy.vision_cache = _vision_cache(policy, config)
     return policy
 
 
 def _put_last_block(model: Any) -> None:
-    """Compute the last block at scored positions only, unless vision features are added after it (a tiny Qwen3-VL)."""
+    """Compute the last block at scored positions only: no image features may be added after it (a tiny Qwen3-VL)."""
     layers = model.model.language_model.layers
-    deepstack = getattr(model.config.vision_config, "deepstack_visual_indexes", None) or []
-    if len(layers) > len(deepstack):
-        layers[-1] = LastBlock(layers[-1])
+    layers[-1] = LastBlock(layers[-1])
+
+
+def _freeze(policy: Policy, config: ModelConfig) -> None:
+    """Leave as loaded what freeze_vision and freeze_aligner name."""
+    frozen = [policy.tower_parameters()] if config.freeze_vision else []
+    if config.is_aligner_frozen:
+        frozen.append(policy.aligner_parameters())
+    for parameter in itertools.chain(*frozen):
+        parameter.requires_grad_(False)
 
 
 def _vision_cache(policy: Policy, config: ModelConfig) -> VisionCache:
     gib = 2**30
     folder = None
     if config.vision_cache_folder is not None:
-        tower = tower_key(policy.model.model.visual, getattr(torch, config.dtype))
+        dtype = getattr(torch, config.dtype)
+        tower = tower_key(policy.vision_parameters(), policy.family.vision_settings, dtype)
         folder = Path(config.vision_cache_folder).expanduser() / tower
     return VisionCache(int(config.vision_cache_gib * gib), folder, int(config.vision_cache_folder_gib * gib))
 
@@ -103,7 +107,8 @@ def forbidden_ids(tokenizer: PreTrainedTokenizerBase, model_config: Any) -> torc
     special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     special |= set(tokenizer.all_special_ids)
     # A tokenizer's files may not flag them.
-    special |= {getattr(model_config, name) for name in VISION_TOKENS if getattr(model_config, name, None) is not None}
+    named = [getattr(holder, name, None) for holder in (model_config, tokenizer) for name in VISION_TOKENS]
+    special |= {token_id for token_id in named if token_id is not None}
     special -= {tokenizer.eos_token_id}
     return torch.tensor(sorted({i for i in special if i < vocab_size} | set(range(len(tokenizer), vocab_size))))
 
@@ -116,11 +121,10 @@ def _require_path(config: ModelConfig) -> str:
 
 def _load_model_config(path: str) -> Any:
     config = _from_pretrained(AutoConfig, path, "model configuration")
-    if config.model_type not in SUPPORTED_MODEL_TYPES:
-        raise ValueError(
-            f"model {path} is of type {config.model_type!r}, which geogrpo cannot show images to."
-            f" Supported: {', '.join(SUPPORTED_MODEL_TYPES)}."
-        )
+    try:
+        find_family(config)
+    except ValueError as error:
+        raise ValueError(f"model {path}: {error}") from error
     return config
 
 

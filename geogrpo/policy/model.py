@@ -5,7 +5,7 @@ Head, log-probs and loss are inside the module, so that FSDP2's hooks gather the
 Shapes: T packed tokens, R rows that are scored, S scored tokens, P prompts, G group, W hidden, V vocabulary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,9 +13,9 @@ from geogrpo_kernels import PolicyLoss, PolicyObjective, linear_grpo_loss, token
 from geogrpo_kernels.launch import matmul_f32
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from geogrpo.policy.decoding import DecodeLayout
+from geogrpo.policy.families import find_family
 from geogrpo.policy.last_block import LastBlock
 from geogrpo.policy.layouts import LAYOUTS, PackedLayout, choose_layout
 from geogrpo.policy.packing import to_device
@@ -27,7 +27,7 @@ class Policy(nn.Module):
     """Wraps a model made for image and text (`model.model` the backbone, `model.lm_head` the head).
 
     Args:
-        model: Qwen2-VL, Qwen2.5-VL or Qwen3-VL, its language model using ATTENTION_NAME.
+        model: of one of FAMILIES, its language model using ATTENTION_NAME.
         forbidden_ids: (F,) int64 tokens that can never be sampled.
         attention: "auto" or a key of LAYOUTS.
     """
@@ -35,6 +35,7 @@ class Policy(nn.Module):
     def __init__(self, model: PreTrainedModel, forbidden_ids: Tensor, attention: str = "auto") -> None:
         super().__init__()
         self.model = model
+        self.family = find_family(model.config)
         self.forbidden_ids: Tensor
         self.register_buffer("forbidden_ids", forbidden_ids, persistent=False)
         self._attention = attention
@@ -49,9 +50,40 @@ class Policy(nn.Module):
         return self.forbidden_ids.device
 
     @property
+    def language_model(self) -> Any:
+        """The decoder that reads text and image features; its blocks are `layers`."""
+        return self.model.model.language_model
+
+    @property
+    def vision_blocks(self) -> Any:
+        """The blocks of the vision tower, an nn.ModuleList."""
+        return self.model.model.get_submodule(self.family.blocks)
+
+    def vision_parameters(self) -> Iterator[nn.Parameter]:
+        """Of the vision tower and its aligner: all that image features depend on."""
+        for name in self.family.vision_parts:
+            yield from self.model.model.get_submodule(name).parameters()
+
+    def aligner_parameters(self) -> Iterator[nn.Parameter]:
+        """Of what leads from the vision tower to the language model."""
+        for path in self.family.aligners:
+            yield from self.model.model.get_submodule(path).parameters()
+
+    def tower_parameters(self) -> Iterator[nn.Parameter]:
+        """Of the vision tower alone."""
+        aligner = set(self.aligner_parameters())
+        return (parameter for parameter in self.vision_parameters() if parameter not in aligner)
+
+    def share_vision(self, other: "Policy") -> None:
+        """See with the vision tower of another policy, of the same model, and with its cache."""
+        for name in self.family.vision_parts:
+            setattr(self.model.model, name, other.model.model.get_submodule(name))
+        self.vision_cache = other.vision_cache
+
+    @property
     def attention(self) -> str:
         """The key of LAYOUTS that packed rows are computed with, on this device."""
-        head_dim = self.model.model.language_model.layers[0].self_attn.head_dim
+        head_dim = self.language_model.layers[0].self_attn.head_dim
         return choose_layout(self._attention, self.device, self.dtype, head_dim)
 
     def forward(self, batch: PackedBatch, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -73,9 +105,9 @@ class Policy(nn.Module):
 
     def decode(self, token_ids: Tensor, positions: Tensor, layout: DecodeLayout) -> Tensor:
         """Run one token of each completion: (P * G,) ids and rotary positions -> (P * G, V) float32 logits."""
-        output = self.model.model.language_model(
+        output = self.language_model(
             inputs_embeds=self.model.get_input_embeddings()(token_ids)[None],
-            position_ids=positions.expand(3, 1, -1),
+            position_ids=self.family.position_argument(positions.expand(3, -1)),
             use_cache=False,
             layout=layout,
         )
@@ -99,14 +131,14 @@ class Policy(nn.Module):
 
     def _hidden(self, batch: PackedBatch, layout: PackedLayout) -> Tensor:
         """(R, W) last hidden states of layout.scored_rows."""
-        last = self.model.model.language_model.layers[-1]
+        last = self.language_model.layers[-1]
         if self.vision_cache is None:
-            images: dict[str, Any] = {"pixel_values": batch.pixel_values, "image_grid_thw": batch.image_grid_thw}
+            images: dict[str, Any] = self.family.image_arguments(batch.pixel_values, batch.image_grid_thw)
         else:
             images = {"mm_encoder_outputs": {"image": self._image_features(batch, self.vision_cache)}}
         output = self.model.model(
             input_ids=batch.input_ids[None],
-            position_ids=batch.position_ids[:, None],
+            position_ids=self.family.position_argument(batch.position_ids),
             use_cache=False,
             layout=layout,
             **images,
@@ -126,22 +158,18 @@ class Policy(nn.Module):
                 found[key] = features
                 cache.put(key, features)
         per_image = [[part.to(self.device, non_blocking=True) for part in found[key] or []] for key in keys]
-        first, *deeper = zip(*per_image, strict=True)
-        output: Any = BaseModelOutputWithPooling()
-        output.pooler_output = first
-        output.deepstack_features = list(deeper)
-        return output
+        return self.family.join_features(per_image)
 
     @torch.no_grad()
     def _encode(self, batch: PackedBatch, images: Sequence[int]) -> list[Features]:
         """What the vision tower says of some images of the batch, on the host."""
-        patches = batch.pixel_values.split(batch.image_grid_thw.prod(-1).tolist())  # on the host
+        rows = batch.pixel_values.split(self.family.rows_per_image(batch.image_grid_thw))  # on the host
+        grid = batch.image_grid_thw[list(images)]
+        pixels = torch.cat([rows[i] for i in images]).to(self.device)
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            output = self.model.model.get_image_features(
-                torch.cat([patches[i] for i in images]).to(self.device), batch.image_grid_thw[list(images)]
-            )
-        parts = [output.pooler_output, *(getattr(output, "deepstack_features", None) or [])]
-        return [[part[i].to("cpu", self.dtype) for part in parts] for i in range(len(images))]
+            output = self.model.model.get_image_features(**self.family.image_arguments(pixels, grid))
+        per_image = self.family.split_features(output, grid)
+        return [[part.to("cpu", self.dtype) for part in parts] for parts in per_image]
 
     def _logits(self, hidden: Tensor) -> Tensor:
         """(N, V) float32 logits with the forbidden ids at -inf."""

@@ -10,7 +10,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from geogrpo.images import image_error, open_image
-from geogrpo.policy.packing import Group, mrope_position_ids
+from geogrpo.policy.families import find_family
+from geogrpo.policy.packing import Group
 from geogrpo.policy.vision_cache import image_key
 from geogrpo.prompts import PROMPTS
 from geogrpo.types import EncodedPrompt, Example
@@ -20,11 +21,10 @@ class Processor:
     """Encodes prompts and answers for one model.
 
     Args:
-        tokenizer: with a chat template and Qwen's vision tokens.
-        image_processor: of the Qwen2-VL family.
+        tokenizer: with a chat template and the family's vision tokens.
+        image_processor: of the same family.
         prompt: a key of PROMPTS.
-        image_token_id: the placeholder that stands for one merged patch.
-        max_tokens: the model's longest sequence.
+        model_config: the model's, as transformers loads it.
         has_image_keys: whether prompts carry an image_key, which takes a millisecond for a large image.
     """
 
@@ -33,24 +33,29 @@ class Processor:
         tokenizer: PreTrainedTokenizerBase,
         image_processor: Any,
         prompt: str,
-        image_token_id: int,
+        model_config: Any,
         *,
-        max_tokens: int | None = None,
         has_image_keys: bool = False,
     ) -> None:
         if prompt not in PROMPTS:
             raise ValueError(f"answer.prompt {prompt!r} is unknown. Known: {', '.join(PROMPTS)}.")
         self.tokenizer, self.image_processor = tokenizer, image_processor
-        self.image_token_id, self._max_tokens, self._has_image_keys = image_token_id, max_tokens, has_image_keys
+        self._family, self._has_image_keys = find_family(model_config), has_image_keys
+        self.image_token_id: int = model_config.image_token_id
+        self._max_tokens: int = model_config.text_config.max_position_embeddings
         self.eos_token_id: int = tokenizer.eos_token_id
         self._question = PROMPTS[prompt]
         content: Any = [{"type": "image"}, {"type": "text", "text": self._question}]
         text = tokenizer.apply_chat_template(
             [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
         )
-        self._template = torch.tensor(tokenizer.encode(text, add_special_tokens=False))
-        if (self._template == image_token_id).sum() != 1:
+        token_ids = tokenizer.encode(text, add_special_tokens=False)
+        if token_ids.count(self.image_token_id) != 1:
             raise ValueError("the model's chat template must place exactly one image token for one image.")
+        at = token_ids.index(self.image_token_id)
+        before, after = self._family.around_image(tokenizer)
+        self._before_image = torch.tensor([*token_ids[:at], *before], dtype=torch.int64)
+        self._after_image = torch.tensor([*after, *token_ids[at + 1 :]], dtype=torch.int64)
 
     def encode_prompt(self, example: Example) -> EncodedPrompt:
         """The example's image and question.
@@ -62,19 +67,15 @@ class Processor:
         """
         picture = open_image(example)
         try:
-            features = self.image_processor(images=[picture], return_tensors="pt")
+            pixels, grid = self._family.encode_image(self.image_processor, picture)
         except ValueError as error:
             raise image_error(example, "encode", error) from error
-        grid = features["image_grid_thw"]
-        merge_size = self.image_processor.merge_size
-        at = int((self._template == self.image_token_id).nonzero())
-        placeholders = torch.full((int(grid.prod()) // merge_size**2,), self.image_token_id)
-        token_ids = torch.cat([self._template[:at], placeholders, self._template[at + 1 :]])
-        if self._max_tokens is not None and len(token_ids) >= self._max_tokens:
+        placeholders = torch.full((int(grid.prod()) // self._family.merge_size**2,), self.image_token_id)
+        token_ids = torch.cat([self._before_image, placeholders, self._after_image])
+        if len(token_ids) >= self._max_tokens:
             too_long = f"{len(token_ids):,} tokens, and the model takes {self._max_tokens:,}; lower model.max_pixels"
             raise image_error(example, "encode", ValueError(too_long))
-        position_ids = mrope_position_ids(token_ids, grid, self.image_token_id, merge_size)
-        pixels = features["pixel_values"]
+        position_ids = self._family.prompt_positions(token_ids, grid)
         key = image_key(pixels, grid) if self._has_image_keys else None
         return EncodedPrompt(example, token_ids, position_ids, pixels, grid, self._question, key)
 

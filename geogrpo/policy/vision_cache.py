@@ -14,7 +14,6 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import torch
 import transformers
@@ -113,10 +112,10 @@ def image_key(pixel_values: Tensor, image_grid_thw: Tensor) -> str:
     return _digest([pixel_values, image_grid_thw])
 
 
-def tower_key(tower: Any, dtype: torch.dtype) -> str:
-    """Names a vision tower by its weights and by what computes with them: dtype, configuration, transformers, us."""
-    computes = (str(dtype), tower.config.to_json_string(), transformers.__version__, FORMAT)
-    return _digest([parameter.detach() for parameter in tower.parameters()], *computes)
+def tower_key(parameters: Iterable[Tensor], settings: Iterable[str], dtype: torch.dtype) -> str:
+    """Names a vision tower by its weights and by what computes with them: dtype, settings, transformers, us."""
+    computes = (str(dtype), *settings, transformers.__version__, FORMAT)
+    return _digest([parameter.detach() for parameter in parameters], *computes)
 
 
 def _digest(tensors: Iterable[Tensor], *words: str) -> str:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from model_families import FAMILIES, MakeModel, save_family
+from model_families import FAMILIES, MakeModel, dense_images, save_family
 from transformers import (
     AutoImageProcessor,
     AutoModelForImageTextToText,
@@ -115,12 +115,8 @@ def test_other_families_pack_like_their_dense_selves_and_sample_what_they_train(
     for prompt in prompts:
         for answer in answers:
             ids = torch.cat([prompt.token_ids, answer])[None]
-            logits = model(
-                input_ids=ids,
-                mm_token_type_ids=(ids == processor.image_token_id).int(),
-                pixel_values=prompt.pixel_values,
-                image_grid_thw=prompt.image_grid_thw,
-            ).logits[0, len(prompt.token_ids) - 1 : -1]
+            logits = model(input_ids=ids, **dense_images(model, ids, [prompt])).logits
+            logits = logits[0, len(prompt.token_ids) - 1 : -1]
             logits = logits.index_fill(-1, policy.forbidden_ids, -torch.inf)
             expected.append(logits.log_softmax(-1).gather(-1, answer[:, None]).squeeze(-1))
     torch.testing.assert_close(logprobs, torch.cat(expected), rtol=1e-5, atol=1e-5)

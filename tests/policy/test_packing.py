@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from model_families import dense_images
 from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
@@ -28,10 +29,8 @@ def dense_logprobs(model: torch.nn.Module, processor: Processor, groups: list[Gr
     logits = model(
         input_ids=input_ids,
         attention_mask=attention_mask,
-        mm_token_type_ids=(input_ids == processor.image_token_id).int(),
-        pixel_values=torch.cat([prompt.pixel_values for prompt, _ in rows]),
-        image_grid_thw=torch.cat([prompt.image_grid_thw for prompt, _ in rows]),
         use_cache=False,
+        **dense_images(model, input_ids, [prompt for prompt, _ in rows]),
     ).logits.float()
     logits = (logits / TEMPERATURE).index_fill(-1, forbidden, -torch.inf)
     pieces = []

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from transformers import InternVLConfig
 
 from geogrpo.config import ModelConfig
+from geogrpo.policy.families import find_family
 from geogrpo.policy.load import load_policy, load_processor
 from geogrpo.policy.model import Policy
 from geogrpo.policy.packing import Group, pack
@@ -89,13 +91,31 @@ def test_other_pixels_have_another_key(frozen_processor: Processor, examples: li
 
 
 def test_another_tower_has_another_key(frozen: Policy) -> None:
-    tower = frozen.model.model.visual
-    before = tower_key(tower, torch.bfloat16)
-    assert tower_key(tower, torch.bfloat16) == before
-    assert tower_key(tower, torch.float32) != before
-    with torch.no_grad():
-        next(tower.parameters()).view(-1)[0] += 1
-    assert tower_key(tower, torch.bfloat16) != before
+    def key(dtype: torch.dtype = torch.bfloat16, settings: tuple[str, ...] = ("a", "b")) -> str:
+        return tower_key(frozen.vision_parameters(), settings, dtype)
+
+    before = key()
+    assert key() == before
+    assert key(torch.float32) != before
+    assert key(settings=("a", "c")) != before
+    for parameters in (frozen.tower_parameters(), frozen.aligner_parameters()):
+        before = key()
+        with torch.no_grad():
+            next(iter(parameters)).view(-1)[0] += 1
+        assert key() != before
+
+
+def test_settings_that_features_depend_on_give_another_key(frozen: Policy) -> None:
+    qwen, tiles = frozen.family, find_family(InternVLConfig(text_config={"model_type": "qwen2"}))
+    for family, owner, name, value in (
+        (qwen, qwen.config.vision_config, "hidden_act", "gelu"),
+        (tiles, tiles.config.vision_config, "layer_norm_eps", 1e-3),
+        (tiles, tiles.config, "downsample_ratio", 0.25),
+        (tiles, tiles.config, "projector_hidden_act", "relu"),
+    ):
+        before = family.vision_settings
+        setattr(owner, name, value)
+        assert family.vision_settings != before, name
 
 
 def features(value: float, kib: int = 1) -> list[Tensor]:
