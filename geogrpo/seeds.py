@@ -20,6 +20,8 @@ class Stream(IntEnum):
     """Which held-out examples are evaluated on."""
     CROPS = 7
     """How far the crop around a place is shifted."""
+    RESAMPLING = 8
+    """Which examples take the place of groups without signal."""
 
 
 def stream_seed(seed: int, stream: Stream, a: int = 0, b: int = 0) -> tuple[int, int, int, int]:

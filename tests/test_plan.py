@@ -16,7 +16,7 @@ from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 from geogrpo.checkpoint import Progress
 from geogrpo.config import GRPOConfig, ModelConfig, RunConfig, SamplingConfig, SupervisedConfig, TinyModelConfig
 from geogrpo.config_files import load_config
-from geogrpo.data.loader import step_indices
+from geogrpo.data.draws import step_indices
 from geogrpo.distributed import load_sharded
 from geogrpo.optimization import make_optimizer
 from geogrpo.plan import DataSize, Plan, format_data, format_plan, plan_run

@@ -15,7 +15,7 @@ from transformers import AutoModelForImageTextToText, AutoTokenizer
 from geogrpo.checkpoint import latest_checkpoint
 from geogrpo.config import LossConfig, ModelConfig, RunConfig
 from geogrpo.config_files import save_config
-from geogrpo.data.loader import step_indices
+from geogrpo.data.draws import step_indices
 from geogrpo.evaluation import HeldOutPrediction
 from geogrpo.policy.packing import Group, pack
 from geogrpo.report.run_log import read_metrics

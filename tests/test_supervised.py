@@ -9,7 +9,7 @@ from conftest import model_config
 from small_runs import supervised_metrics
 
 from geogrpo.config import OptimizerConfig, SupervisedConfig
-from geogrpo.data.loader import step_indices
+from geogrpo.data.draws import step_indices
 from geogrpo.distributed import load_sharded
 from geogrpo.policy.model import Policy
 from geogrpo.policy.processing import Processor

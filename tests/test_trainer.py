@@ -12,7 +12,7 @@ from conftest import model_config
 from geogrpo import trainer
 from geogrpo.checkpoint import Progress
 from geogrpo.config import GRPOConfig, LossConfig, OptimizerConfig, RewardConfig, SamplingConfig
-from geogrpo.data.loader import step_indices
+from geogrpo.data.draws import step_indices
 from geogrpo.distributed import load_sharded
 from geogrpo.policy.model import Policy
 from geogrpo.policy.processing import Processor

@@ -1,8 +1,4 @@
-"""Examples in a fixed random order, encoded by threads while earlier steps train.
-
-Which examples a step sees is a function of (seed, step) alone: resuming needs no stored position, and any number of
-ranks sees the same examples.
-"""
+"""Examples in the order of a draw (draws.py), encoded by threads while earlier steps train."""
 
 import itertools
 from collections import deque
@@ -10,11 +6,10 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
+from geogrpo.data.draws import Draw, make_draw
 from geogrpo.distributed import shard_slice
-from geogrpo.seeds import Stream, stream_seed
 from geogrpo.types import EncodedPrompt, Example
 
 STEPS_AHEAD = 2
@@ -31,16 +26,6 @@ class Batch:
     """Where each prompt stands in the step, over all ranks: 0 to examples_per_step - 1."""
     skipped: list[str]
     """One message per example whose image could not be read."""
-
-
-def step_indices(num_examples: int, per_step: int, seed: int, step: int) -> list[int]:
-    """The examples of one step: consecutive positions in an endless run of fresh shuffles."""
-    indices: list[int] = []
-    while len(indices) < per_step:
-        epoch, offset = divmod(step * per_step + len(indices), num_examples)
-        order = np.random.default_rng(stream_seed(seed, Stream.DATA_ORDER, epoch)).permutation(num_examples)
-        indices.extend(order[offset : offset + per_step - len(indices)].tolist())
-    return indices
 
 
 def encode_all(
@@ -76,20 +61,23 @@ def load_batches(
     seed: int,
     steps: range,
     num_threads: int | None = None,
+    draw: Draw | None = None,
 ) -> Generator[Batch]:
     """This rank's batch of every step, STEPS_AHEAD prepared in threads while one trains: each image is decoded once.
 
     Args:
         num_threads: None for a quarter of this process's: on a CPU more would take the training step's cores.
+        draw: which examples a step takes; each once per epoch, when None.
+    Raises:
+        ValueError: when there are no examples.
 
     Close it (contextlib.closing) where training may raise: it then drops what nobody will see.
     """
-    if len(examples) == 0:
-        raise ValueError("there are no examples to train on.")
+    draw = draw or make_draw("shuffled", examples)
     mine = shard_slice(per_step)
 
     def submit(pool: ThreadPoolExecutor, step: int) -> list[Future[EncodedPrompt | str]]:
-        indices = step_indices(len(examples), per_step, seed, step)[mine]
+        indices = draw.indices(per_step, seed, step)[mine]
         # Taken here: a sequence of examples need not be safe to read from several threads.
         return [pool.submit(_encoded, encode, examples[index]) for index in indices]
 

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from geogrpo.data.loader import Batch, encode_all, load_batches, step_indices
+from geogrpo.data.draws import step_indices
+from geogrpo.data.loader import Batch, encode_all, load_batches
 from geogrpo.images import open_image
 from geogrpo.types import EncodedPrompt, Example
 
