@@ -220,10 +220,16 @@ def make_objective(inputs: Inputs, surrogate: str, temperature: float = 1.0, **o
     # Near the policy and far from it
     ref_logprobs = logprobs + torch.logspace(-4, 0, num_tokens, device=device)
     # What a masked token holds must not matter, a loss of infinity included.
+    advantages = torch.randn(num_tokens, device=device)
+    if "delta" in options:
+        # Some far above it, of both signs
+        old_logprobs[2::4] = logprobs[2::4] - 0.7
+        advantages[2::4] = -1.5
+        advantages[6] = 1.5
     token_weights[1::9] = 0.0
     old_logprobs[1], ref_logprobs[1] = -torch.inf, -torch.inf
     return PolicyObjective(
-        advantages=torch.randn(num_tokens, device=device),
+        advantages=advantages,
         token_weights=token_weights,
         old_logprobs=old_logprobs,
         ref_logprobs=ref_logprobs,
@@ -243,14 +249,22 @@ def plain_policy_loss(inputs: Inputs, objective: PolicyObjective, **options: Any
     ratio = torch.where(keep, logprobs - old, 0.0).exp()
     clipped = ratio.clamp(1 - objective.clip_low, 1 + objective.clip_high)
     advantages = objective.advantages.to(logprobs.dtype)
-    kl = (ref - logprobs).expm1() - (ref - logprobs)
+    held = ratio if objective.delta is None else torch.where(advantages < 0, ratio.clamp(max=objective.delta), ratio)
+    tau = ratio.new_tensor([objective.tau_negative, objective.tau_positive])[(advantages > 0).long()]
+    kl = {
+        "k1": logprobs - ref,
+        "k2": (logprobs - ref) ** 2 / 2,
+        "k3": (ref - logprobs).expm1() - (ref - logprobs),
+    }[objective.kl_estimator]
     surrogate = {
-        "clip": -torch.minimum(ratio * advantages, clipped * advantages),
+        "clip": -torch.minimum(held * advantages, clipped * advantages),
+        "sapo": -4 / tau * torch.sigmoid(tau * (ratio - 1)) * advantages,
         "cispo": -clipped.detach() * advantages * logprobs,
         "reinforce": -advantages * logprobs,
     }[objective.surrogate]
     is_clipped = {
-        "clip": clipped * advantages < ratio * advantages,
+        "clip": (clipped * advantages < ratio * advantages) | (held != ratio),
+        "sapo": torch.zeros_like(keep),
         "cispo": clipped != ratio,
         "reinforce": torch.zeros_like(keep),
     }[objective.surrogate]
@@ -278,11 +292,11 @@ def policy_loss_is_accurate(op: Callable, inputs: Inputs, surrogate: str, **opti
         return False
     if not torch.equal(actual.is_clipped[keep], exact[4][keep]):
         return False
-    # Where policy and reference nearly agree, the KL is far smaller than the rounding of 1.
+    # Where policy and reference nearly agree, k2 and k3 are far smaller than the rounding of 1.
     log_ratio = (objective.ref_logprobs - exact[1]).abs()
     is_near = log_ratio < 0.003
     near = (x.detach()[is_near] for x in (actual.kl, in_float32[3], exact[3]))
-    if not is_as_accurate_as_plain(*near, 0.003 * logit):
+    if not is_as_accurate_as_plain(*near, logit if objective.kl_estimator == "k1" else 0.003 * logit):
         return False
     upstream = 2.5
     actual_grads, plain_grads, exact_grads = (

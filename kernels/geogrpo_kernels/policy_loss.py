@@ -23,7 +23,7 @@ from geogrpo_kernels import reference
 from geogrpo_kernels.checks import check_head, check_per_token, check_range_of_gradients, check_temperature
 from geogrpo_kernels.head import Head, HeadGradients, gradient_view
 from geogrpo_kernels.launch import GRAPH_BREAK, use_triton
-from geogrpo_kernels.objective import SURROGATES, PolicyLoss, PolicyObjective, token_terms
+from geogrpo_kernels.objective import KL_ESTIMATORS, SURROGATES, PolicyLoss, PolicyObjective, token_terms
 from geogrpo_kernels.rows import (
     GROUPS,
     LANES_OF_BYTES,
@@ -40,6 +40,9 @@ from geogrpo_kernels.shards import VocabShard, logprobs_and_entropy, reduce_stat
 
 CLIP = tl.constexpr(SURROGATES.index("clip"))
 CISPO = tl.constexpr(SURROGATES.index("cispo"))
+SAPO = tl.constexpr(SURROGATES.index("sapo"))
+K1 = tl.constexpr(KL_ESTIMATORS.index("k1"))
+K2 = tl.constexpr(KL_ESTIMATORS.index("k2"))
 MAX_LOG_RATIO = tl.constexpr(objective_terms.MAX_LOG_RATIO)
 
 
@@ -52,13 +55,41 @@ def k3_kl(log_ratio):
 
 
 @triton.jit
-def surrogate_terms(logprob, ratio, advantage, ratio_low, ratio_high, SURROGATE: tl.constexpr):
-    """Loss of a token, its derivative by the log-prob, and whether the clipped ratio counted."""
+def kl_terms(log_ratio, KL_ESTIMATOR: tl.constexpr):
+    """Estimate of the KL from ref - policy, and its derivative by the policy's log-prob."""
+    if KL_ESTIMATOR == K1:
+        kl = -log_ratio
+        grad = 1.0
+    elif KL_ESTIMATOR == K2:
+        kl = log_ratio * log_ratio * 0.5
+        grad = -log_ratio
+    else:
+        kl = k3_kl(log_ratio)
+        grad = -(kl + log_ratio)
+    return kl, grad
+
+
+@triton.jit
+def surrogate_terms(
+    logprob, ratio, advantage, ratio_low, ratio_high, largest_ratio, tau_positive, tau_negative, SURROGATE: tl.constexpr
+):
+    """Loss of a token, its derivative by the log-prob, and whether a bound counted instead of the ratio."""
     clipped = tl.minimum(tl.maximum(ratio, ratio_low), ratio_high)
     if SURROGATE == CLIP:
-        is_clipped = clipped * advantage < ratio * advantage
-        loss = -tl.where(is_clipped, clipped, ratio) * advantage
+        is_held = (advantage < 0.0) & (ratio > largest_ratio)
+        bounded = tl.where(is_held, largest_ratio, ratio)
+        is_outside = clipped * advantage < bounded * advantage
+        loss = -tl.where(is_outside, clipped, bounded) * advantage
+        is_clipped = is_outside | is_held
         grad = tl.where(is_clipped, 0.0, loss)
+    elif SURROGATE == SAPO:
+        tau = tl.where(advantage > 0.0, tau_positive, tau_negative)
+        gate = tl.sigmoid(tau * (ratio - 1.0))
+        # 1 - gate would round to 0 far from the sampling policy
+        rest = tl.sigmoid(tau * (1.0 - ratio))
+        loss = -advantage * (4.0 / tau) * gate
+        grad = -advantage * 4.0 * gate * rest * ratio
+        is_clipped = ratio != ratio
     elif SURROGATE == CISPO:
         is_clipped = clipped != ratio
         grad = -clipped * advantage
@@ -87,9 +118,13 @@ def _policy_loss_kernel(
     inv_temperature,
     ratio_low,
     ratio_high,
+    largest_ratio,
+    tau_positive,
+    tau_negative,
     beta,
     entropy_coef,
     SURROGATE: tl.constexpr,
+    KL_ESTIMATOR: tl.constexpr,
     HAS_OLD: tl.constexpr,
     HAS_REF: tl.constexpr,
     WRITE_GRAD: tl.constexpr,
@@ -114,14 +149,15 @@ def _policy_loss_kernel(
         log_ratio = logprob - tl.load(old_logprobs_ptr + row)
         ratio = tl.exp(tl.minimum(tl.maximum(log_ratio, -MAX_LOG_RATIO), MAX_LOG_RATIO))
     advantage = tl.load(advantages_ptr + row)
-    loss, grad_logprob, is_clipped = surrogate_terms(logprob, ratio, advantage, ratio_low, ratio_high, SURROGATE)
+    loss, grad_logprob, is_clipped = surrogate_terms(
+        logprob, ratio, advantage, ratio_low, ratio_high, largest_ratio, tau_positive, tau_negative, SURROGATE
+    )
     kl = 0.0
     if HAS_REF:
-        log_ratio = tl.load(ref_logprobs_ptr + row) - logprob
-        kl = k3_kl(log_ratio)
+        kl, grad_kl = kl_terms(tl.load(ref_logprobs_ptr + row) - logprob, KL_ESTIMATOR)
         # It may be infinite where it is only logged.
         loss += tl.where(beta == 0.0, 0.0, beta * kl)
-        grad_logprob -= tl.where(beta == 0.0, 0.0, beta * (kl + log_ratio))
+        grad_logprob += tl.where(beta == 0.0, 0.0, beta * grad_kl)
     weight = tl.load(weights_ptr + row)
     # A masked token may hold anything, infinity included: 0 * inf would be NaN.
     loss = tl.where(weight == 0.0, 0.0, weight * (loss - entropy_coef * entropy))
@@ -179,9 +215,13 @@ def _policy_loss_rows(
             inv_temperature,
             1.0 - objective.clip_low,
             1.0 + objective.clip_high,
+            objective.largest_ratio,
+            objective.tau_positive,
+            objective.tau_negative,
             objective.beta,
             objective.entropy_coef,
             SURROGATE=SURROGATES.index(objective.surrogate),
+            KL_ESTIMATOR=KL_ESTIMATORS.index(objective.kl_estimator),
             HAS_OLD=old is not None,
             HAS_REF=ref is not None,
             WRITE_GRAD=grad is not None,

@@ -117,7 +117,8 @@ def _rows(module: str, name: str, logits: str, grad: str, note: str = "", **cons
     types = {"x_ptr": f"*{logits}", "y_ptr": f"*{logits}", "grad_ptr": f"*{grad}", "targets_ptr": "*i64"}
     types |= {f"{name}_ptr": "*fp32" for name in PER_ROW}
     types |= dict.fromkeys((*MATRICES.values(), "outputs_stride", "num_rows", "num_cols"), "i32")
-    types |= dict.fromkeys(("inv_temperature", "ratio_low", "ratio_high", "beta", "entropy_coef"), "fp32")
+    scalars = ("inv_temperature", "ratio_low", "ratio_high", "largest_ratio", "tau_positive", "tau_negative")
+    types |= dict.fromkeys((*scalars, "beta", "entropy_coef"), "fp32")
     aligned = tuple(name for name in names if name in (*MATRICES, *MATRICES.values(), "num_cols"))
     signature = {name: types[name] for name in names}
     return Kernel(module, name, signature, constants, NUM_WARPS, aligned, WIDE_LOADS[name], note=note or logits)
@@ -125,7 +126,6 @@ def _rows(module: str, name: str, logits: str, grad: str, note: str = "", **cons
 
 def _head_kernels() -> list[Kernel]:
     """With float32 logits in place and bfloat16 gradients, as the head has them, and with a caller's bfloat16."""
-    from geogrpo_kernels.objective import SURROGATES
     from geogrpo_kernels.rows import GROUPS, LANES_OF_BYTES
 
     found = []
@@ -138,12 +138,23 @@ def _head_kernels() -> list[Kernel]:
             _rows("divergence", "_exact_kl_kernel", logits, logits, **grouped),
             _rows("divergence", "_exact_kl_gradient_kernel", logits, logits, **block),
         ]
-    options = {"HAS_OLD": True, "HAS_REF": True, "WRITE_GRAD": True, "GROUPS": GROUPS, "LANES": LANES_OF_BYTES[4]}
-    for i, surrogate in enumerate(SURROGATES):
-        found.append(_rows("policy_loss", "_policy_loss_kernel", "fp32", "bf16", surrogate, SURROGATE=i, **options))
-    # As the trainer has it: one update per sample, no reference
-    options |= {"HAS_OLD": False, "HAS_REF": False}
-    found.append(_rows("policy_loss", "_policy_loss_kernel", "fp32", "bf16", "on policy", SURROGATE=0, **options))
+    return found
+
+
+def _policy_losses() -> list[Kernel]:
+    """Every surrogate, every estimate of the KL, and those that a first update without a reference has."""
+    from geogrpo_kernels.objective import KL_ESTIMATORS, SURROGATES
+    from geogrpo_kernels.rows import GROUPS, LANES_OF_BYTES
+
+    def policy_loss(note: str, surrogate: int, estimator: int, is_compared: bool) -> Kernel:
+        options = {"SURROGATE": surrogate, "KL_ESTIMATOR": estimator, "HAS_OLD": is_compared, "HAS_REF": is_compared}
+        options |= {"WRITE_GRAD": True, "GROUPS": GROUPS, "LANES": LANES_OF_BYTES[4]}
+        return _rows("policy_loss", "_policy_loss_kernel", "fp32", "bf16", note, **options)
+
+    k3 = KL_ESTIMATORS.index("k3")
+    found = [policy_loss(f"clip {name}", 0, i, True) for i, name in enumerate(KL_ESTIMATORS) if i != k3]
+    found += [policy_loss(name, i, k3, True) for i, name in enumerate(SURROGATES)]
+    found += [policy_loss(f"{name} on policy", SURROGATES.index(name), k3, False) for name in ("clip", "sapo")]
     return found
 
 
@@ -153,6 +164,7 @@ def kernels() -> list[Kernel]:
 
     return [
         *_head_kernels(),
+        *_policy_losses(),
         _haversine(PAIRS_PER_PROGRAM, NUM_WARPS),
         _group_distance("exponential", 1, 1),
         _group_distance("exponential", 16, 1),

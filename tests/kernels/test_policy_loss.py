@@ -246,7 +246,7 @@ def test_objectives_that_do_not_fit_are_rejected(device: torch.device) -> None:
     ones = torch.ones(NUM_TOKENS, device=device)
     with pytest.raises(ValueError, match=r"token_weights must be \(19,\) float, got \(18,\)"):
         PolicyObjective(ones, ones[:-1])
-    with pytest.raises(ValueError, match="surrogate must be one of clip, cispo, reinforce, got 'gspo'"):
+    with pytest.raises(ValueError, match="surrogate must be one of clip, cispo, reinforce, sapo, got 'gspo'"):
         PolicyObjective(ones, ones, surrogate="gspo")
     with pytest.raises(ValueError, match="clip_low must be >= 0, got -0.1"):
         PolicyObjective(ones, ones, clip_low=-0.1)

@@ -10,10 +10,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from geogrpo_kernels.checks import check_logits, check_same_logits, check_temperature
+from geogrpo_kernels.objective import KL_ESTIMATORS, estimated_kl
 from geogrpo_kernels.reference.logprobs import compute_dtype, row_chunks
 from geogrpo_kernels.reference.products import row_dot
-
-KL_ESTIMATORS = ("k1", "k2", "k3")
 
 
 def kl_estimate(policy_logprobs: Tensor, ref_logprobs: Tensor, estimator: str = "k3") -> Tensor:
@@ -37,13 +36,7 @@ def kl_estimate(policy_logprobs: Tensor, ref_logprobs: Tensor, estimator: str = 
         raise ValueError(f"policy_logprobs and ref_logprobs must have one shape, got {shapes}.")
     if estimator not in KL_ESTIMATORS:
         raise ValueError(f"estimator must be one of {', '.join(KL_ESTIMATORS)}, got {estimator!r}.")
-    log_ratio = ref_logprobs - policy_logprobs
-    if estimator == "k1":
-        return -log_ratio
-    if estimator == "k2":
-        return log_ratio.square() / 2
-    # expm1: near equality exp(r) - 1 would round away all of the value
-    return log_ratio.expm1() - log_ratio
+    return estimated_kl(ref_logprobs - policy_logprobs, estimator)
 
 
 def exact_kl_from_logits(logits: Tensor, ref_logits: Tensor, *, temperature: float = 1.0) -> Tensor:
