@@ -31,7 +31,7 @@ class Accounting:
     def __init__(self, policy: Policy) -> None:
         self.clock = Clock(policy.device)
         self._shape = built_shape(policy.model)
-        self._is_vision_frozen = policy.vision_cache is not None
+        self._vision_passes = _vision_passes(policy)
         self._peak_flops = peak_flops(policy.device, policy.dtype)
 
     def finish_step(self, groups: Sequence[Group], rollouts: Rollouts | None = None) -> dict[str, float]:
@@ -69,7 +69,7 @@ class Accounting:
         language, vision = packed_flops(
             self._shape, image_tokens, prompt_tokens, new_inputs, sum(new_inputs) + len(new_inputs)
         )
-        return (1 + BACKWARD_FLOPS) * (language + (0.0 if self._is_vision_frozen else vision))
+        return (1 + BACKWARD_FLOPS) * language + self._vision_passes * vision
 
     def _rates(self, metrics: dict[str, float], total: dict[str, float]) -> dict[str, float]:
         sampling_s = metrics.get("timing_s/prefill", 0.0) + metrics.get("timing_s/decode", 0.0)
@@ -82,6 +82,16 @@ class Accounting:
             rates["perf/dense_tokens_per_s"] = total["dense"] / update_s
             rates["perf/mfu"] = total["flops"] / (update_s * world_size() * self._peak_flops)
         return rates
+
+
+def _vision_passes(policy: Policy) -> int:
+    """Forward passes that the vision tower's part of an update costs as much as. A frozen tower has no backward pass,
+    and with its aligner frozen, too, its features are there already.
+    """
+    if policy.vision_cache is not None:
+        return 0
+    is_trained = any(parameter.requires_grad for parameter in policy.tower_parameters())
+    return 1 + BACKWARD_FLOPS * is_trained
 
 
 @cache

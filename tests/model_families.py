@@ -76,15 +76,21 @@ def shallow_qwen3_vl(vocab_size: int, **token_ids: int) -> Qwen3VLForConditional
 
 
 def internvl(
-    vocab_size: int, *, image_token_id: int, language_model: str = "qwen2", **_: int
+    vocab_size: int,
+    *,
+    image_token_id: int,
+    language_model: str = "qwen2",
+    vision_layers: int = 2,
+    vision_width: int = 32,
+    **_: int,
 ) -> InternVLForConditionalGeneration:
     """Random and tiny: tiles with a class token, an aligner outside the tower, positions of one dimension."""
     config = InternVLConfig(
         text_config=TEXT_SIZES | {"model_type": language_model, "vocab_size": vocab_size, "head_dim": 16},
         vision_config={
-            "num_hidden_layers": 2,
-            "hidden_size": 32,
-            "intermediate_size": 48,
+            "num_hidden_layers": vision_layers,
+            "hidden_size": vision_width,
+            "intermediate_size": vision_width * 3 // 2,
             "num_attention_heads": 2,
             "attention_bias": True,
             "image_size": [TILE_SIDE, TILE_SIDE],

@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from geogrpo.accounting import Accounting, peak_flops
 from geogrpo.policy.model import Policy
 from geogrpo.policy.packing import Group, pack
+from geogrpo.policy.vision_cache import VisionCache
 from geogrpo.types import Rollouts
 
 
@@ -44,6 +45,20 @@ def test_model_flops_are_those_of_the_packed_groups(
         forward += counter.get_total_flops() + 2 * policy.model.lm_head.weight.numel() * 3 * 8
     metrics = finished(policy, equal)
     assert metrics["perf/mfu"] == pytest.approx(3 * forward / (4.0 * 1e9), rel=0.01)
+
+
+def test_a_frozen_tower_has_no_backward_pass_and_cached_features_no_pass_at_all(
+    policy: Policy, groups: list[Group], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("geogrpo.accounting.peak_flops", lambda device, dtype: 1e9)
+    trained = finished(policy, groups)["perf/mfu"]
+    for parameter in policy.tower_parameters():
+        parameter.requires_grad_(False)
+    frozen = finished(policy, groups)["perf/mfu"]
+    policy.vision_cache = VisionCache(0)
+    cached = finished(policy, groups)["perf/mfu"]
+    assert trained - frozen == pytest.approx(2 * (frozen - cached))
+    assert frozen > cached > 0
 
 
 def test_a_step_without_groups_has_no_rates(policy: Policy) -> None:

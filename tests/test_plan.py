@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from conftest import TINY, model_config, picture
 from geogrpo_kernels import PolicyObjective
+from model_families import TILE_SIDE, internvl, save_family
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
@@ -79,6 +81,7 @@ def size_of(group: Group, processor: Processor) -> GroupSize:
         ("Qwen/Qwen2.5-VL-72B-Instruct", 73_410_777_344),
         ("Qwen/Qwen3-VL-4B-Instruct", 4_437_815_808),
         ("Qwen/Qwen3-VL-8B-Instruct", 8_767_123_696),
+        ("OpenGVLab/InternVL3-8B-hf", 7_944_373_760),
     ],
 )
 def test_published_shapes_have_as_many_parameters_as_published(name: str, num_parameters: int) -> None:
@@ -181,6 +184,59 @@ def test_attention_within_windows_is_counted_as_such(tmp_path: Path, tiny_folder
 def objective_of(batch: PackedBatch) -> tuple[PackedBatch, PolicyObjective]:
     ones = torch.ones(len(batch.target_ids))
     return batch, PolicyObjective(ones, ones, surrogate="reinforce")
+
+
+@pytest.mark.parametrize(("num_groups", "group_size", "length"), [(1, 1, 1), (2, 3, 9)])
+def test_operations_of_tiles_are_those_that_torch_counts(
+    tiny_folder: Path, tmp_path: Path, num_groups: int, group_size: int, length: int
+) -> None:
+    save_family(internvl, tiny_folder, tmp_path)
+    processor, shape = load_processor(model_config(tmp_path), "short"), shape_of(model_config(tmp_path))
+    policy = load_policy(model_config(tmp_path), processor.tokenizer)
+    # torch does not see inside the fused kernel.
+    policy.model.model.vision_tower.config._attn_implementation = "eager"
+    groups = equal_groups(processor, num_groups, group_size, length)
+    size = size_of(groups[0], processor)
+    # 2 x 2 tiles and a thumbnail
+    assert size.image_tokens == 20
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        policy(pack(groups))
+    head = 2 * policy.model.lm_head.weight.numel() * num_groups * group_size * length
+    assert counter.get_total_flops() + head == num_groups * forward_flops(shape, size)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        policy.prefill(pack([Group(group.prompt, []) for group in groups]))
+    assert counter.get_total_flops() == num_groups * prefill_flops(shape, size)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "expected"),
+    [
+        # 4 tokens a tile; where there are several tiles, the whole picture is one more
+        ({}, (4, 52)),
+        ({"max_pixels": TILE_SIDE**2}, (4, 4)),
+        ({"min_pixels": 2 * TILE_SIDE**2, "max_pixels": 2 * TILE_SIDE**2}, (12, 12)),
+        ({"min_pixels": 3 * TILE_SIDE**2, "max_pixels": 6 * TILE_SIDE**2}, (16, 28)),
+    ],
+)
+def test_tokens_of_tiles_lie_within_the_bounds_and_reach_them(
+    bounds: dict[str, int], expected: tuple[int, int], tiny_folder: Path, tmp_path: Path
+) -> None:
+    save_family(internvl, tiny_folder, tmp_path)
+    config = dataclasses.replace(model_config(tmp_path), **bounds)
+    processor = load_processor(config, "short")
+    assert shape_of(config).image_token_range == expected
+    pictures = [picture(0, size) for size in ((56, 56), (60, 180), (224, 168), (112, 168))]
+    found = [
+        int((processor.encode_prompt(Example("x", p, (0.0, 0.0))).token_ids == processor.image_token_id).sum())
+        for p in pictures
+    ]
+    assert (min(found), max(found)) == expected
+
+
+def test_published_tiles_are_those_of_internvl3() -> None:
+    shape = shape_of(ModelConfig(path="OpenGVLab/InternVL3-8B-hf", max_pixels=6 * 448**2))
+    # arXiv 2504.10479: 256 tokens a tile of 448 pixels
+    assert shape.image_token_range == (256, 7 * 256)
 
 
 @pytest.mark.usefixtures("device")
@@ -310,6 +366,25 @@ def test_a_block_keeps_the_bytes_planned_for_the_backward_pass(
         # A few float32 numbers per token, such as a norm's scale, are not planned for.
         difference = planned[more] - planned[1, 1]
         assert actual[more] - actual[1, 1] == pytest.approx(difference, rel=0.02)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_block_that_sees_tiles_keeps_the_bytes_planned_for_the_backward_pass(
+    tmp_path: Path, tiny_folder: Path, dtype: torch.dtype
+) -> None:
+    actual, planned = {}, {}
+    for num_blocks in (1, 2):
+        folder = tmp_path / f"{num_blocks}"
+        save_family(partial(internvl, vision_layers=num_blocks, vision_width=128), tiny_folder, folder)
+        processor = load_processor(model_config(folder), "short")
+        policy = load_policy(model_config(folder), processor.tokenizer).to(dtype)
+        groups = equal_groups(processor, 1, 1, 1, LONG_SIDE)
+        batch = dataclasses.replace(pack(groups), pixel_values=groups[0].prompt.pixel_values.to(dtype))
+        actual[num_blocks] = kept_for_backward(policy, batch)
+        planned[num_blocks] = activation_bytes(
+            shape_of(model_config(folder)), size_of(groups[0], processor), 1, dtype.itemsize
+        )
+    assert actual[2] - actual[1] == pytest.approx(planned[2] - planned[1], rel=0.02)
 
 
 def recipe(name: str = "geo_r", *overrides: str) -> RunConfig:

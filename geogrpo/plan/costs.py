@@ -174,7 +174,10 @@ def activation_bytes(shape: ModelShape, group: GroupSize, num_groups: int, numbe
     language = per_token * tokens + number_bytes * (2 * tower.key_size * keys + masks)
     eye = shape.vision
     per_patch = _norm_bytes(eye, number_bytes) + number_bytes * (5 * eye.query_size + _mlp_numbers(eye))
-    patches = num_groups * group.image_tokens * shape.merge_size**2
+    if eye.has_layer_scales:
+        # Both of what they scale; without rotary positions, which go with them, one copy less is kept.
+        per_patch += number_bytes * eye.hidden_size
+    patches = num_groups * tower_tokens(shape, group.image_tokens)
     return tower.num_blocks * language + eye.num_blocks * per_patch * patches
 
 

@@ -109,6 +109,8 @@ class TowerShape:
     """Whether queries and keys are normalised per head."""
     has_layer_norm: bool
     """Whether norms are nn.LayerNorm; otherwise an RMS norm that computes in float32."""
+    has_layer_scales: bool
+    """Whether what attention and MLP add to the residual stream is scaled by learned numbers."""
 
     @property
     def query_size(self) -> int:
@@ -288,6 +290,7 @@ def _tower(blocks: Any, num_heads: int, head_dim: int, num_kv_heads: int) -> Tow
         # An InternVL without them has a module of that name that does nothing.
         has_head_norms=hasattr(getattr(attention, "q_norm", None), "weight"),
         has_layer_norm=any(isinstance(module, nn.LayerNorm) for module in blocks[0].modules()),
+        has_layer_scales=hasattr(blocks[0], "lambda_1"),
     )
 
 

@@ -11,13 +11,15 @@ import torch
 from conftest import model_config
 from model_families import FAMILIES, TILE_SIDE, MakeModel, dense_images, internvl, qwen3_vl, save_family
 from PIL import Image
+from safetensors.torch import load_file
+from torch.distributed.tensor import DTensor
 from transformers import AutoImageProcessor, AutoModelForImageTextToText, PreTrainedModel
 from transformers.models.internvl.processing_internvl import InternVLProcessor
 
-from geogrpo.checkpoint import export_model, full_weights
+from geogrpo.checkpoint import Progress, export_model, full_weights, load_checkpoint, save_checkpoint
 from geogrpo.config import GRPOConfig, ModelConfig, OptimizerConfig, RewardConfig, SamplingConfig
 from geogrpo.distributed import load_sharded
-from geogrpo.policy.families import find_family
+from geogrpo.optimization import make_optimizer
 from geogrpo.policy.load import load_policy, load_processor
 from geogrpo.policy.model import Policy
 from geogrpo.policy.packing import Group, pack
@@ -201,6 +203,42 @@ def test_an_exported_model_is_transformers_own(
         assert torch.equal(prompt.pixel_values, group.prompt.pixel_values)
 
 
+@pytest.mark.usefixtures("device")
+@pytest.mark.parametrize("make_model", [qwen3_vl, internvl])
+def test_a_frozen_tower_without_a_cache_is_sharded_and_resumed(
+    make_model: MakeModel, tiny_folder: Path, tmp_path: Path
+) -> None:
+    save_family(make_model, tiny_folder, tmp_path / "model")
+    config = dataclasses.replace(model_config(tmp_path / "model"), freeze_vision=True, freeze_aligner=False)
+    policy, processor = load_sharded(config, "short")
+    assert all(isinstance(parameter, DTensor) for parameter in policy.vision_parameters())
+    assert not processor.encode_prompt(processor.dummy_group().prompt.example).image_key
+    optimizer = make_optimizer(policy, OptimizerConfig())
+    before = full_weights(policy)
+    saved = save_checkpoint(tmp_path, policy, optimizer, Progress())
+    names = {name for shard in saved.glob("*.safetensors") for name in load_file(shard)}
+    parts = parts_of(policy)
+    assert {f"model.{name}" for part in parts.values() for name in part} <= names
+    assert {name.removeprefix("optimizer.step.") for name in names if ".step." in name} == (
+        parts["aligner"] | parts["rest"]
+    )
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.zero_()
+    load_checkpoint(saved, policy, optimizer)
+    after = full_weights(policy)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_reference_shares_tower_aligner_and_cache(tiles_folder: Path, tiles_processor: Processor) -> None:
+    config = dataclasses.replace(model_config(tiles_folder), freeze_vision=True)
+    policy, reference = (load_policy(config, tiles_processor.tokenizer) for _ in range(2))
+    reference.share_vision(policy)
+    assert reference.vision_cache is policy.vision_cache
+    shared = set(policy.parameters()) & set(reference.parameters())
+    assert shared == set(policy.vision_parameters()) == set(reference.vision_parameters())
+
+
 def test_each_picture_goes_through_the_tower_once_per_group(
     tiles_folder: Path, tiles_processor: Processor, examples: list[Example]
 ) -> None:
@@ -323,10 +361,14 @@ def test_a_picture_of_any_shape_is_encoded(freeze_vision: bool, tiles_folder: Pa
         assert policy(pack([Group(prompt, [processor.encode_answer("a")])]))[0].isfinite().all()
 
 
-def test_families_know_their_parts(tiles_folder: Path) -> None:
-    policy = load_policy(model_config(tiles_folder), load_processor(model_config(tiles_folder), "short").tokenizer)
-    family = find_family(policy.model.config)
-    assert family.vision_parts == ("vision_tower", "multi_modal_projector")
+@pytest.mark.parametrize("make_model", FAMILIES)
+def test_aligners_are_all_that_leads_from_the_tower_to_the_language_model(
+    make_model: MakeModel, tiny_folder: Path, tmp_path: Path
+) -> None:
+    save_family(make_model, tiny_folder, tmp_path)
+    policy = load_policy(model_config(tmp_path), load_processor(model_config(tmp_path), "short").tokenizer)
     parts = parts_of(policy)
-    assert {name.split(".")[2] for name in parts["tower"]} == {"vision_tower"}
-    assert {name.split(".")[2] for name in parts["aligner"]} == {"multi_modal_projector"}
+    by_name = {name for name, _ in policy.named_parameters() if "merger" in name or "projector" in name}
+    assert parts["aligner"] == by_name
+    assert all(".visual." in name or ".vision_tower." in name for name in parts["tower"])
+    assert all(".language_model." in name or "lm_head" in name for name in parts["rest"])

@@ -1,7 +1,8 @@
 """Run by torchrun from test_optimization.py: one update over four groups, gradients saved by rank 0.
 
 Arguments: model folder, output file, token budget of a row, how groups go to ranks ("shared" or "all_on_rank_0"),
-how often ranks communicate ("every_row" or "once"), what trains ("all" or "language").
+how often ranks communicate ("every_row" or "once"), what trains ("all", "language", or "aligner" for language
+model and aligner).
 """
 
 import os
@@ -23,7 +24,8 @@ from geogrpo.types import Example
 folder, output, budget = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 spread, communication, trained = sys.argv[4:7]
 device = init_distributed()
-config = ModelConfig(path=str(folder), dtype="float32", freeze_vision=trained == "language")
+freeze_aligner = False if trained == "aligner" else None
+config = ModelConfig(path=str(folder), dtype="float32", freeze_vision=trained != "all", freeze_aligner=freeze_aligner)
 processor = load_processor(config, "short")
 policy = shard_policy(load_policy(config, processor.tokenizer), device, torch.float32)
 reference = load_policy(config, processor.tokenizer).requires_grad_(False)
