@@ -16,6 +16,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from geogrpo.config import RunConfig
+from geogrpo.config_names import name_here
 
 
 def recipe_path(recipe: str) -> Path:
@@ -57,8 +58,7 @@ def load_config(recipe: str | None = "demo", overrides: Sequence[str] = ()) -> R
     try:
         created = parser.instantiate(parser.parse_args(words, namespace=from_recipe))
     except (ArgumentError, TypeError) as error:
-        unknown = re.search(r"unrecognized arguments: --([^ =]+)", str(error))
-        raise ValueError(f"command line: {error}{_hint(unknown.group(1)) if unknown else ''}") from error
+        raise ValueError(f"command line: {error}{_hints(str(error))}") from error
     return RunConfig(**{key: created[key] for key in (f.name for f in dataclasses.fields(RunConfig))})
 
 
@@ -103,16 +103,42 @@ def _check_keys(values: object, config_class: type, where: str, prefix: str) -> 
     types = get_type_hints(config_class)
     for key, value in values.items():
         if key not in types:
-            raise ValueError(f"{where}unknown key {prefix}{key}.{_hint(f'{prefix}{key}')}")
+            unknown = _first_of_another(f"{prefix}{key}", value)
+            raise ValueError(f"{where}unknown key {unknown}.{_hint(unknown)}")
         if dataclasses.is_dataclass(types[key]):
             _check_keys(value, types[key], where, f"{prefix}{key}.")
         elif value is None and type(None) not in get_args(types[key]):
             raise ValueError(f"{where}{prefix}{key} must have a value, got null.")
 
 
+def _first_of_another(key: str, value: object) -> str:
+    """The first key below an unknown one that another trainer has; the unknown one itself where there is none."""
+    known = list(_keys(RunConfig))
+    return next((inner for inner in _lowest(key, value) if name_here(inner, known)), key)
+
+
+def _lowest(key: str, value: object) -> Iterator[str]:
+    if isinstance(value, dict) and value:
+        for name, inner in value.items():
+            yield from _lowest(f"{key}.{name}", inner)
+    else:
+        yield key
+
+
+def _hints(message: str) -> str:
+    """What may be meant by the words of a command line that jsonargparse does not know."""
+    _, _, unknown = message.partition("unrecognized arguments: ")
+    # Without dashes where it is Hydra's `key=value`, as verl has it
+    words = re.findall(r"(?:^|(?<= ))(?:--([^ =]+)|\+*([\w.]+)=)", unknown)
+    return "".join(dict.fromkeys(_hint(dashed or plain) for dashed, plain in words))
+
+
 def _hint(unknown: str) -> str:
-    """The known key most like an unknown one, as a question."""
+    """What an unknown key of another trainer is called here; else the known key most like it, as a question."""
     keys = list(_keys(RunConfig))
+    counterpart = name_here(unknown, keys)
+    if counterpart is not None:
+        return f" {counterpart}"
     near = difflib.get_close_matches(unknown, keys, 1, 0.6)
     if not near:
         last_words = {key.rsplit(".", 1)[-1]: key for key in keys}
@@ -148,10 +174,16 @@ MAY_DIFFER_ON_RESUME = frozenset(
         "model.vision_cache_folder",
         "model.vision_cache_folder_gib",
         "grpo.sampling.max_rows",
+        "logging.trackers",
+        "logging.project",
+        "logging.alert_window",
+        "logging.alert_parse_rate",
+        "logging.alert_country_share",
+        "logging.alert_entropy",
     }
 )
-"""Options that a resumed run may be given anew: they find the run, choose what is kept, or say how the same sums are
-computed, in another order at most. What runs out of memory goes on with less of it.
+"""Options that a resumed run may be given anew: they find the run, choose what is kept or who is told, or say how the
+same sums are computed, in another order at most. What runs out of memory goes on with less of it.
 """
 
 

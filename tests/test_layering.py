@@ -16,6 +16,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         "geogrpo.types",
         "geogrpo.config",
         "geogrpo.config_files",
+        "geogrpo.config_names",
         "geogrpo.prompts",
         "geogrpo.parsing",
         "geogrpo.images",
@@ -36,7 +37,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         "geogrpo.optimization",
     ),
     ("geogrpo.rollout", "geogrpo.rewards", "geogrpo.data", "geogrpo.plan", "geogrpo.accounting"),
-    ("geogrpo.evaluation", "geogrpo.labelling", "geogrpo.auditing"),
+    ("geogrpo.evaluation", "geogrpo.labelling", "geogrpo.auditing", "geogrpo.grpo"),
     ("geogrpo.report", "geogrpo.supervised", "geogrpo.trainer", "geogrpo.prediction"),
     ("geogrpo.run",),
     # The bare package holds the names for library users, which come from everywhere.
