@@ -75,9 +75,11 @@ class ModelConfig:
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Compute dtype of the forward and backward pass. Master weights, gradients and logits are float32."""
     min_pixels: int | None = None
-    """Smaller images are enlarged to this many pixels. None keeps the image processor's own value."""
+    """Smaller images are enlarged to this many pixels. None keeps the image processor's own value. InternVL: to so many
+    tiles (of 448 x 448 pixels) as hold them."""
     max_pixels: int | None = None
-    """Larger images are reduced to this many pixels. None keeps the image processor's own value."""
+    """Larger images are reduced to this many pixels. None keeps the image processor's own value. InternVL: to whole
+    tiles; where there are several, the whole picture is one more."""
     attention: Literal["auto", "padded", "varlen", "flex"] = "auto"
     """How packed rows are computed: padded rectangles (anywhere), variable-length attention (CUDA, bfloat16),
     FlexAttention (CUDA). auto: varlen where it runs, else padded."""
