@@ -7,7 +7,7 @@ of a run is a function of (seed, stage, step, example).
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceSt
 from torch.distributed.tensor import DTensor
 
 from geogrpo.distributed import all_gather_list, is_main
+from geogrpo.policy.lora import adapter_of, adapter_parameters, is_adapter, plain_name, save_adapter
 from geogrpo.policy.model import Policy
 from geogrpo.policy.processing import Processor
 
@@ -53,10 +54,20 @@ def checkpoint_name(progress: Progress) -> str:
     return f"{STAGES.index(progress.stage)}-{progress.stage}-{progress.step:07d}"
 
 
-def save_checkpoint(folder: Path, policy: Policy, optimizer: torch.optim.Optimizer, progress: Progress) -> Path:
+def save_checkpoint(
+    folder: Path,
+    policy: Policy,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    *,
+    reference: Policy | None = None,
+) -> Path:
     """Write folder/<checkpoint name>; every rank must call this.
 
     A checkpoint of this very progress is left as it is; another one of that name is replaced once the new one is whole.
+
+    Args:
+        reference: a second model that moves, and so must be kept.
     """
     final = folder / checkpoint_name(progress)
     temporary, replaced = folder / f".writing-{final.name}", folder / f".replaced-{final.name}"
@@ -68,7 +79,7 @@ def save_checkpoint(folder: Path, policy: Policy, optimizer: torch.optim.Optimiz
         temporary.mkdir(parents=True)
     dist.barrier()
     writer = HuggingFaceStorageWriter(str(temporary), save_distributed=True)
-    dcp.save(_tensors(policy, optimizer), storage_writer=writer)
+    dcp.save(_tensors(policy, optimizer) | _reference_tensors(reference), storage_writer=writer)
     dist.barrier()
     if is_main():
         (temporary / PROGRESS_FILE).write_text(json.dumps(asdict(progress), indent=2) + "\n", encoding="utf-8")
@@ -141,14 +152,37 @@ def load_checkpoint(checkpoint: Path, policy: Policy, optimizer: torch.optim.Opt
         ValueError: naming the checkpoint, when it does not fit this model.
     """
     progress = read_progress(checkpoint)
-    state = _tensors(policy, optimizer)
+    _load(checkpoint, _tensors(policy, optimizer))
+    return progress
+
+
+def read_parameters(checkpoint: Path, values: Mapping[str, Tensor]) -> None:
+    """Read the values of some parameters into these tensors, given by their names in the policy and sharded as they
+    are there; every rank must call this.
+
+    Raises:
+        ValueError: naming the checkpoint, when it does not hold them.
+    """
+    read_progress(checkpoint)
+    _load(checkpoint, {_parameter_key(name): value for name, value in values.items()})
+
+
+def load_moved_reference(checkpoint: Path, reference: Policy) -> None:
+    """Load what save_checkpoint kept of a reference that moves; every rank must call this.
+
+    Raises:
+        ValueError: naming the checkpoint, when it holds none, or one of another model.
+    """
+    _load(checkpoint, _reference_tensors(reference))
+
+
+def _load(checkpoint: Path, state: dict[str, Tensor]) -> None:
     try:
         with torch.no_grad():
             dcp.load(state, storage_reader=HuggingFaceStorageReader(str(checkpoint)))
     except dcp.api.CheckpointException as error:
         causes = "; ".join(sorted({str(exception) for exception, _ in error.failures.values()}))
         raise ValueError(f"checkpoint {checkpoint} does not fit this model: {causes}") from error
-    return progress
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
@@ -173,44 +207,80 @@ def prune_checkpoints(folder: Path, keep: int) -> None:
 
 
 def export_model(folder: Path, policy: Policy, processor: Processor) -> None:
-    """Write the policy in the Hugging Face layout, for from_pretrained; every rank must call this."""
+    """Write the policy in the Hugging Face layout, for from_pretrained; every rank must call this.
+
+    An adapter is merged into the weights, and also written alone, for peft, to folder/adapter.
+    """
     weights = full_weights(policy)
+    adapter = _on_main((name, _whole(value)) for name, value in adapter_parameters(policy.model).items())
     if is_main():
         folder.mkdir(parents=True, exist_ok=True)
         policy.model.save_pretrained(folder, state_dict=weights)
         processor.tokenizer.save_pretrained(folder)
         processor.image_processor.save_pretrained(folder)
+        if adapter:
+            save_adapter(folder / "adapter", policy.model, adapter)
     dist.barrier()
 
 
 def full_weights(policy: Policy) -> dict[str, Tensor]:
-    """Every parameter whole, on the host of the main rank; empty on the others. Every rank must call this."""
-    weights: dict[str, Tensor] = {}
-    for name, parameter in policy.model.named_parameters():
-        weight = parameter.detach()
-        # One parameter at a time is gathered, by all ranks, and kept by one.
-        whole = weight.full_tensor() if isinstance(weight, DTensor) else weight
+    """Every parameter of the model whole, float32, with the adapters merged into what they adapt, on the host of the
+    main rank; empty on the others. Every rank must call this.
+    """
+    named = policy.model.named_parameters()
+    return _on_main((plain_name(name), _merged(policy, name, value)) for name, value in named if not is_adapter(name))
+
+
+def _merged(policy: Policy, name: str, parameter: Tensor) -> Tensor:
+    weight = _whole(parameter).float()
+    adapter = adapter_of(policy.model, name)
+    if adapter is None:
+        return weight
+    a, b, scale = adapter
+    return torch.addmm(weight, _whole(b), _whole(a), alpha=scale)
+
+
+def _whole(parameter: Tensor) -> Tensor:
+    value = parameter.detach()
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def _on_main(named: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+    """The tensors on the host of the main rank; nothing on the others. All ranks gather one at a time, one keeps it."""
+    kept: dict[str, Tensor] = {}
+    for name, value in named:
         if is_main():
-            weights[name] = whole.cpu()
-    return weights
+            kept[name] = value.cpu()
+    return kept
 
 
 def _tensors(policy: Policy, optimizer: torch.optim.Optimizer | None) -> dict[str, Tensor]:
     """Every tensor of the training state by name. Loading writes into these very tensors.
 
-    A vision tower whose features are cached is no part of it: its weights are those of the model that the run began
-    with.
+    A vision tower whose features are cached is no part of it, nor what is frozen beside adapters: those weights are of
+    the model that the run began with.
     """
+    adapters = adapter_parameters(policy)
     frozen = set() if policy.vision_cache is None else {id(p) for p in policy.vision_parameters()}
     state: dict[str, Tensor] = {}
     for name, parameter in policy.named_parameters():
-        if id(parameter) in frozen:
+        if id(parameter) in frozen or (adapters and name not in adapters):
             continue
-        state[f"model.{name}"] = parameter.detach()
+        state[_parameter_key(name)] = parameter.detach()
         if optimizer is not None and parameter.requires_grad:
             for key, value in _adam_state(optimizer, parameter).items():
                 state[f"optimizer.{key}.{name}"] = value
     return state
+
+
+def _reference_tensors(reference: Policy | None) -> dict[str, Tensor]:
+    if reference is None:
+        return {}
+    return {f"reference.{name}": parameter.detach() for name, parameter in reference.named_parameters()}
+
+
+def _parameter_key(name: str) -> str:
+    return f"model.{name}"
 
 
 def _adam_state(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Tensor]:

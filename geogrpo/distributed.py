@@ -17,6 +17,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from geogrpo.config import ModelConfig
 from geogrpo.policy.load import load_policy, load_processor
+from geogrpo.policy.lora import store_base
 from geogrpo.policy.model import Policy
 from geogrpo.policy.processing import Processor
 
@@ -118,13 +119,14 @@ def shard_policy(policy: Policy, device: torch.device, dtype: torch.dtype) -> Po
     gradients summed (not averaged) in float32.
 
     A vision tower whose features are cached is not sharded: a rank must be able to encode an image that another has in
-    its cache.
+    its cache. What is frozen beside adapters has no master weights: it is kept in `dtype`.
     """
     mesh = init_device_mesh(device.type, (world_size(),))
     precision = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    whole = set(policy.vision_parameters()) if policy.vision_cache is not None else set()
+    store_base(policy, dtype, but=whole)
     policy.to(device)
     policy.dtype = dtype
-    whole = set(policy.vision_parameters()) if policy.vision_cache is not None else set()
     for block in [*(() if whole else policy.vision_blocks), *policy.language_model.layers]:
         fully_shard(block, mesh=mesh, mp_policy=precision)
     fully_shard(policy, mesh=mesh, mp_policy=precision, ignored_params=whole)
@@ -168,6 +170,12 @@ def communicate_after(policy: Policy, *, is_last: bool) -> Iterator[None]:
         if is_last:
             for module in modules:
                 module.set_reshard_after_forward(module is not policy, recurse=False)
+
+
+def reshard(policy: Policy) -> None:
+    """Free what is gathered: the policy's parameters are this rank's shards again."""
+    for module in _fsdp_modules(policy):
+        module.reshard()
 
 
 def _fsdp_modules(policy: nn.Module) -> list[FSDPModule]:

@@ -83,6 +83,27 @@ def test_two_ranks_train_on_a_frozen_tower(
 
 
 @pytest.mark.slow
+def test_two_ranks_train_an_adapter_as_one_does(tiny_folder: Path, tmp_path: Path) -> None:
+    one, two = (
+        run_worker(
+            tiny_folder,
+            tmp_path / f"{ranks}.pt",
+            ranks=ranks,
+            budget=budget,
+            communication=communication,
+            trained="adapter",
+        )
+        for ranks, budget, communication in ((1, 100_000, "every_row"), (2, SPLITS_GROUPS, "once"))
+    )
+    assert two["gradients"].keys() == one["gradients"].keys()
+    assert all(".lora_" in name for name in one["gradients"])
+    for name, gradient in one["gradients"].items():
+        assert gradient.norm() > 0, name
+        assert (two["gradients"][name] - gradient).norm() <= 1e-5 * gradient.norm(), name
+    assert two["norm"] == pytest.approx(one["norm"], rel=1e-5)
+
+
+@pytest.mark.slow
 def test_ranks_communicate_once_however_many_rows(tiny_folder: Path, tmp_path: Path) -> None:
     calls = {
         communication: run_worker(

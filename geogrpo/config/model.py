@@ -106,10 +106,11 @@ class ModelConfig:
             value = getattr(self, name)
             require(value is None or value > 0, f"model.{name}", value, "positive or None")
         require(
-            not self.lora.rank or self.freeze_vision,
+            not self.lora.rank or self.caches_vision,
             "model.lora.rank",
             self.lora.rank,
-            "0 unless model.freeze_vision is true: the adapters are the language model's",
+            "0 unless model.freeze_vision is true and model.freeze_aligner is not false: the adapters are the language"
+            " model's",
         )
         for name in ("vision_cache_gib", "vision_cache_folder_gib"):
             value = getattr(self, name)

@@ -17,6 +17,7 @@ from geogrpo.config import ModelConfig
 from geogrpo.policy.attention import ATTENTION_NAME
 from geogrpo.policy.families import find_family
 from geogrpo.policy.last_block import LastBlock
+from geogrpo.policy.lora import add_adapters
 from geogrpo.policy.model import Policy
 from geogrpo.policy.processing import Processor
 from geogrpo.policy.vision_cache import VisionCache, tower_key
@@ -48,7 +49,8 @@ def load_policy(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> Poli
     """The model of `config.path` in float32 on the CPU, ready for packed groups; frozen and checkpointed as configured.
 
     Raises:
-        ValueError: naming the folder, when there is no such model or it has no image support.
+        ValueError: naming the folder, when there is no such model or it has no image support; of adapters, naming
+            model.lora.targets, or peft where it is missing.
     """
     path = _require_path(config)
     _load_model_config(path)
@@ -65,6 +67,8 @@ def load_policy(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> Poli
     model.model.get_submodule(family.tower).config._attn_implementation = family.image_attention
     if len(model.model.language_model.layers) > family.num_deep_layers:
         _put_last_block(model)
+    if config.lora.rank:
+        add_adapters(model, config.lora)
     if config.activation_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     policy = Policy(model, forbidden_ids(tokenizer, model.config), config.attention)

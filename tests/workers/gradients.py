@@ -1,8 +1,8 @@
 """Run by torchrun from test_optimization.py: one update over four groups, gradients saved by rank 0.
 
 Arguments: model folder, output file, token budget of a row, how groups go to ranks ("shared" or "all_on_rank_0"),
-how often ranks communicate ("every_row" or "once"), what trains ("all", "language", or "aligner" for language
-model and aligner).
+how often ranks communicate ("every_row" or "once"), what trains ("all", "language",
+"adapter", or "aligner" for language model and aligner).
 """
 
 import os
@@ -13,21 +13,34 @@ import torch
 import torch.distributed as dist
 from PIL import Image
 
-from geogrpo.config import LossConfig, ModelConfig
+from geogrpo.config import LoraConfig, LossConfig, ModelConfig
 from geogrpo.distributed import init_distributed, is_main, shard_policy, shard_slice
 from geogrpo.losses import grpo_loss
 from geogrpo.optimization import update
 from geogrpo.policy.load import load_policy, load_processor
+from geogrpo.policy.lora import adapter_parameters
 from geogrpo.policy.packing import Group
 from geogrpo.types import Example
 
 folder, output, budget = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 spread, communication, trained = sys.argv[4:7]
 device = init_distributed()
-freeze_aligner = False if trained == "aligner" else None
-config = ModelConfig(path=str(folder), dtype="float32", freeze_vision=trained != "all", freeze_aligner=freeze_aligner)
+lora = LoraConfig(rank=3 if trained == "adapter" else 0)
+config = ModelConfig(
+    path=str(folder),
+    dtype="float32",
+    freeze_vision=trained != "all",
+    freeze_aligner=False if trained == "aligner" else None,
+    lora=lora,
+)
 processor = load_processor(config, "short")
-policy = shard_policy(load_policy(config, processor.tokenizer), device, torch.float32)
+policy = load_policy(config, processor.tokenizer)
+with torch.no_grad():
+    for name, parameter in adapter_parameters(policy).items():
+        if ".lora_B." in name:
+            # At 0, the other factor would have no gradient.
+            parameter.copy_(torch.linspace(-9, 9, parameter.numel()).sin().view_as(parameter) / 100)
+policy = shard_policy(policy, device, torch.float32)
 reference = load_policy(config, processor.tokenizer).requires_grad_(False)
 reference.model.lm_head.weight.mul_(0.9)
 reference = shard_policy(reference, device, torch.float32)
