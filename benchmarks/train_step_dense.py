@@ -7,11 +7,12 @@ Shapes: as in types.PackedBatch; L longest sequence, H hidden.
 """
 
 import torch
-from geogrpo_kernels import PolicyLoss, PolicyObjective, linear_grpo_loss, token_logprobs
+from geogrpo_kernels import PolicyLoss, token_logprobs
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForImageTextToText, PreTrainedTokenizerBase
 
+from geogrpo.losses import Objective, head_loss
 from geogrpo.policy.load import forbidden_ids
 from geogrpo.policy.model import Policy
 from geogrpo.types import PackedBatch
@@ -24,9 +25,9 @@ class DensePolicy(Policy):
         """See Policy.forward."""
         return token_logprobs(*self._scored_tokens(batch), temperature=temperature, forbidden_ids=self.forbidden_ids)
 
-    def loss(self, batch: PackedBatch, objective: PolicyObjective, temperature: float = 1.0) -> PolicyLoss:
+    def loss(self, batch: PackedBatch, objective: Objective, temperature: float = 1.0) -> PolicyLoss:
         """See Policy.loss."""
-        return linear_grpo_loss(
+        return head_loss(
             *self._scored_tokens(batch), objective, temperature=temperature, forbidden_ids=self.forbidden_ids
         )
 

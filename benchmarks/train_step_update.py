@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from geogrpo_kernels import PolicyLoss, PolicyObjective
+from geogrpo_kernels import PolicyLoss
 from torch import Tensor
 
 from benchmarks.head_measure import seconds_of
@@ -31,6 +31,7 @@ from benchmarks.train_step_work import (
     significant,
     spread,
 )
+from geogrpo.clock import Clock
 from geogrpo.config import LossConfig, ModelConfig, OptimizerConfig
 from geogrpo.distributed import (
     all_gather_list,
@@ -41,8 +42,8 @@ from geogrpo.distributed import (
     shard_slice,
     world_size,
 )
-from geogrpo.losses import find_loss
-from geogrpo.optimization import make_optimizer, update
+from geogrpo.losses import LossInputs, Objective, find_loss
+from geogrpo.optimization import Passes, RowObjective, make_optimizer, update
 from geogrpo.policy.load import load_processor
 from geogrpo.policy.model import Policy
 from geogrpo.policy.packing import Group, pack
@@ -72,13 +73,20 @@ def given_groups(work: Work, processor: Processor) -> list[Group]:
     ]
 
 
-def objective(_: list[int], batch: PackedBatch, token_weights: Tensor, __: Tensor | None) -> PolicyObjective:
+def row_objective(work: Work, device: torch.device) -> RowObjective:
     """GRPO's, half of the completions better than the others."""
-    advantages = 1.0 - 2.0 * (batch.target_completion % 2).to(token_weights.device)
-    return find_loss("grpo")(advantages, token_weights, None, None, LossConfig())
+    config = LossConfig()
+
+    def objective(_: list[int], batch: PackedBatch) -> Objective:
+        completion, lengths = batch.target_completion.to(device), batch.completion_lengths + 1
+        advantages = 1.0 - 2.0 * (completion % 2)
+        weights = torch.full_like(advantages, 1 / (work.num_completions * work.new_tokens))
+        return find_loss(config).function(LossInputs(advantages, weights, completion, lengths), config)
+
+    return objective
 
 
-def metrics(_: list[int], loss: PolicyLoss) -> dict[str, Tensor]:
+def metrics(_: list[int], __: PackedBatch, loss: PolicyLoss) -> dict[str, Tensor]:
     """What a trainer reports at least."""
     return {"entropy": loss.entropy}
 
@@ -87,22 +95,15 @@ def measure_update(
     policy: Policy, optimizer: torch.optim.Optimizer, processor: Processor, work: Work
 ) -> dict[str, Any]:
     """Seconds of one update, memory beyond what it finds, and both per completion."""
-    groups, dummy = given_groups(work, processor), processor.dummy_group()
-    budget = work.tokens_per_microbatch or max(group.num_unique_tokens for group in groups)
+    groups, objective = given_groups(work, processor), row_objective(work, policy.device)
+    passes = Passes(
+        dummy=processor.dummy_group(),
+        tokens_per_microbatch=work.tokens_per_microbatch or max(group.num_unique_tokens for group in groups),
+        clock=Clock(policy.device),
+    )
 
     def run() -> None:
-        update(
-            policy,
-            optimizer,
-            groups,
-            objective,
-            metrics,
-            dummy=dummy,
-            num_valid_tokens=work.num_completions * work.new_tokens,
-            temperature=1.0,
-            tokens_per_microbatch=budget,
-            max_grad_norm=MAX_GRAD_NORM,
-        )
+        update(policy, optimizer, groups, objective, metrics, passes=passes, max_grad_norm=MAX_GRAD_NORM)
 
     for _ in range(work.warmup):
         run()

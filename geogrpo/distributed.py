@@ -134,7 +134,7 @@ def shard_policy(policy: Policy, device: torch.device, dtype: torch.dtype) -> Po
         # The loss is already divided by a token count over all ranks: gradients are added up, nothing else.
         module.set_gradient_divide_factor(1.0)
         module.set_force_sum_reduction_for_comms(True)
-    for method in ("loss", "prefill", "decode"):
+    for method in ("loss", "hidden_states", "exact_kl", "prefill", "decode"):
         register_fsdp_forward_method(policy, method)
     return policy
 

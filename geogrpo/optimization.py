@@ -4,7 +4,7 @@ The gradient is that of (sum of token losses) / (one token count over all ranks 
 the step was split.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,16 +16,46 @@ from geogrpo.checkpoint import Progress
 from geogrpo.clock import Clock
 from geogrpo.config import OptimizerConfig
 from geogrpo.distributed import all_gather_list, all_max, all_sum, communicate_after
+from geogrpo.losses import Objective
 from geogrpo.policy.model import Policy
-from geogrpo.policy.packing import Group, pack, split_into_rows
+from geogrpo.policy.packing import Group, Row, pack, split_into_rows
 from geogrpo.types import PackedBatch
 
-RowObjective = Callable[[list[int], PackedBatch, Tensor, Tensor | None], PolicyObjective]
-"""(which of all groups' completions are in the row, row, (S,) token weights, (S,) reference log-probs or None) -> what
-to minimise."""
+RowObjective = Callable[[list[int], PackedBatch], Objective]
+"""(which of all groups' completions are in the row, row) -> what to minimise."""
 
-RowMetrics = Callable[[list[int], PolicyLoss], dict[str, Tensor]]
-"""(which of all groups' completions are in the row, its loss) -> (S,) tensors to average over the tokens."""
+RowMetrics = Callable[[list[int], PackedBatch, PolicyLoss], dict[str, Tensor]]
+"""(which of all groups' completions are in the row, row, its loss) -> (S,) tensors to average over the tokens."""
+
+
+@dataclass(frozen=True)
+class Passes:
+    """How a step's groups go through a policy, in every pass of the step."""
+
+    dummy: Group
+    """A group without weight, for ranks that have fewer rows than another."""
+    tokens_per_microbatch: int
+    """Budget of a packed row."""
+    clock: Clock
+    """Counts the phases."""
+    temperature: float = 1.0
+    """Of the log-probs."""
+    communicate_once: bool = False
+    """Updates: gather parameters and add up gradients once, not for every row; every rank then holds all of both."""
+
+    def rows(self, groups: Sequence[Group]) -> Iterator[tuple[Row | None, PackedBatch, bool]]:
+        """This rank's rows, each with its tokens and whether it is the last: as many on every rank, the missing ones
+        None with the dummy's tokens. Each forward and backward pass gathers parameters, and every rank must take part.
+
+        Raises:
+            ValueError: naming the example, when one completion with its prompt is larger than the budget.
+        """
+        rows = split_into_rows(groups, self.tokens_per_microbatch)
+        with self.clock.phase("communication"):
+            num_rows = all_max(len(rows))
+        for i in range(num_rows):
+            row = rows[i] if i < len(rows) else None
+            yield row, pack([self.dummy] if row is None else row.groups), i + 1 == num_rows
 
 
 _LOSS, _COUNT = "__loss__", "__count__"
@@ -36,9 +66,11 @@ class UpdateResult:
     """What one optimizer step did, over all ranks."""
 
     loss: float
-    """Sum of the token losses divided by num_valid_tokens; 0 without tokens."""
+    """Sum of the weighted token losses; 0 without tokens."""
     token_means: dict[str, float]
     """The row metrics, averaged over the tokens trained; empty when there were none."""
+    rank_means: list[dict[str, float]]
+    """The same for each rank that had tokens."""
     grad_norm: float
     """Global norm before clipping."""
     num_trained_tokens: int
@@ -82,7 +114,7 @@ class StepCounter:
     """
 
     def __init__(self, progress: Progress, *, num_examples: int, per_step: int, num_steps: int) -> None:
-        self._progress, self._per_step = progress, per_step
+        self._progress = progress
         # An epoch, or the whole stage where that is shorter
         self._max_unreadable = min(num_examples, num_steps * per_step)
         self._unreadable: list[str] = []
@@ -100,8 +132,7 @@ class StepCounter:
         of_all_ranks = all_gather_list(list(skipped))
         progress = self._progress
         progress.finish_step(num_tokens, of_all_ranks)
-        is_nothing_readable = len(of_all_ranks) == self._per_step
-        self._unreadable = [*self._unreadable, *of_all_ranks] if is_nothing_readable else []
+        self._unreadable = [] if num_tokens else [*self._unreadable, *of_all_ranks]
         if self._unreadable and len(self._unreadable) >= self._max_unreadable:
             number, first = len(self._unreadable), self._unreadable[0]
             raise ValueError(f"none of the last {number} training images could be read; the first: {first}")
@@ -120,72 +151,59 @@ def update(
     objective: RowObjective,
     metrics: RowMetrics,
     *,
-    dummy: Group,
-    reference: Policy | None = None,
-    num_valid_tokens: int,
-    temperature: float,
-    tokens_per_microbatch: int,
+    passes: Passes,
     max_grad_norm: float,
-    communicate_once: bool = False,
-    clock: Clock | None = None,
 ) -> UpdateResult:
     """Forward, backward and step. Every rank must call this, with any number of groups.
+
+    Without a token on any rank nothing changes: no optimizer step is taken.
 
     Args:
         groups: this rank's groups.
         objective: what to minimise in a row.
         metrics: what to report of a row.
-        dummy: a group without weight, for ranks that have fewer rows than another.
-        reference: frozen policy whose log-probs the loss needs, or None.
-        num_valid_tokens: the token count that divides the loss, over all ranks; 0 where every image was unreadable.
-        temperature: of the log-probs.
-        tokens_per_microbatch: budget of a packed row.
+        passes: how groups become rows.
         max_grad_norm: 0 turns clipping off.
-        communicate_once: gather parameters and add up gradients once, not for every row; every rank then holds all of
-            both.
-        clock: counts the phases reference, forward_backward, optimizer and communication.
     Raises:
-        ValueError: naming the example, when one completion with its prompt is larger than the budget.
+        ValueError: as Passes.rows.
     """
-    clock = clock or Clock(policy.device)
+    clock = passes.clock
     optimizer.zero_grad(set_to_none=True)
-    rows = split_into_rows(groups, tokens_per_microbatch)
-    with clock.phase("communication"):
-        num_rows = all_max(len(rows))
     sums: dict[str, float] = {}
-    for i in range(num_rows):
-        row = rows[i] if i < len(rows) else None
-        batch = pack([dummy] if row is None else row.groups)
-        ref_logprobs = None
-        if reference is not None:
-            with clock.phase("reference", len(batch.input_ids)), torch.no_grad():
-                ref_logprobs, _ = reference(batch, temperature)
-        weights = torch.full((len(batch.target_ids),), 1.0 / max(1, num_valid_tokens), device=policy.device)
+    for row, batch, is_last in passes.rows(groups):
         with (
             clock.phase("forward_backward", len(batch.input_ids)),
-            communicate_after(policy, is_last=i + 1 == num_rows or not communicate_once),
+            communicate_after(policy, is_last=is_last or not passes.communicate_once),
         ):
             if row is None:
-                # Each forward and backward pass gathers parameters, and every rank must take part.
-                nothing = torch.zeros_like(weights)
-                policy.loss(batch, PolicyObjective(nothing, nothing), temperature).loss.backward()
+                nothing = torch.zeros(len(batch.target_ids), device=policy.device)
+                policy.loss(batch, PolicyObjective(nothing, nothing), passes.temperature).loss.backward()
             else:
-                loss = policy.loss(batch, objective(row.completions, batch, weights, ref_logprobs), temperature)
+                loss = policy.loss(batch, objective(row.completions, batch), passes.temperature)
                 loss.loss.backward()
-                _add(sums, _sums(loss, metrics(row.completions, loss)))
+                _add(sums, _sums(loss, metrics(row.completions, batch, loss)))
     # Gathered, not reduced: a rank without rows has no names to reduce.
-    totals: dict[str, float] = {}
     with clock.phase("communication"):
-        for part in all_gather_list([sums]):
-            _add(totals, part)
-    loss_sum, num_trained = totals.pop(_LOSS, 0.0), totals.pop(_COUNT, 0.0)
+        per_rank = [part for part in all_gather_list([sums]) if part]
+    totals: dict[str, float] = {}
+    for part in per_rank:
+        _add(totals, part)
     grad_norm = 0.0
-    if num_trained > 0:
+    if totals:
         with clock.phase("optimizer"):
             grad_norm = _clip(policy, max_grad_norm)
             optimizer.step()
-    means = {name: total / num_trained for name, total in totals.items()}
-    return UpdateResult(loss_sum, means, grad_norm, int(num_trained))
+    return UpdateResult(
+        loss=totals.get(_LOSS, 0.0),
+        token_means=_means(totals),
+        rank_means=[_means(part) for part in per_rank],
+        grad_norm=grad_norm,
+        num_trained_tokens=int(totals.get(_COUNT, 0.0)),
+    )
+
+
+def _means(sums: dict[str, float]) -> dict[str, float]:
+    return {name: value / sums[_COUNT] for name, value in sums.items() if name not in (_LOSS, _COUNT)}
 
 
 def _sums(loss: PolicyLoss, metrics: dict[str, Tensor]) -> dict[str, float]:

@@ -27,9 +27,11 @@ from geogrpo.config_files import (
 )
 from geogrpo.data import Splits, load_dataset
 from geogrpo.data.blue_marble import world_picture
+from geogrpo.data.draws import make_draw
 from geogrpo.distributed import all_gather_list, is_main, shard_policy, shard_slice, world_size
 from geogrpo.evaluation import best_constant_guess, predict_held_out
 from geogrpo.evaluation.scores import score_tracks
+from geogrpo.grpo.reference import Reference, load_reference
 from geogrpo.images import open_image
 from geogrpo.losses import find_loss
 from geogrpo.optimization import make_optimizer
@@ -64,7 +66,7 @@ def validate(config: RunConfig) -> Splits:
         ValueError: naming the key, file or line at fault.
     """
     rewards = find_rewards(config.grpo.rewards)
-    find_loss(config.grpo.loss.name)
+    find_loss(config.grpo.loss)
     if config.grpo.sampling.engine not in ENGINES:
         raise ValueError(f"grpo.sampling.engine must be one of {', '.join(ENGINES)}.")
     if config.answer.prompt not in PROMPTS:
@@ -72,6 +74,7 @@ def validate(config: RunConfig) -> Splits:
     splits = load_dataset(config.data, config.seed)
     if config.grpo.steps:
         check_columns(rewards, splits.grpo_train)
+        make_draw(config.data.draw, splits.grpo_train)
         for reward in rewards.values():
             if hasattr(reward, "check"):
                 reward.check()
@@ -225,8 +228,17 @@ class Run:
         if self.log:
             self.log.close()
 
-    def _load_policy(self) -> Policy:
+    def _load_reference(self) -> Reference | None:
+        (start, *_) = [path for path in reversed(ckpt.list_checkpoints(self.checkpoints)) if "supervised" in path.name]
+        return load_reference(
+            self.policy, self._load_policy, self.config.grpo, start=start, resume_from=self.resume_from
+        )
+
+    def _load_policy(self, dtype: torch.dtype | None = None) -> Policy:
+        """A model as the configuration has it, its parameters kept in `dtype`, or float32."""
         policy = load_policy(self.model_config, self.processor.tokenizer)
+        for parameter in policy.parameters() if dtype else ():
+            parameter.data = parameter.data.to(dtype)
         policy = shard_policy(policy, self.device, getattr(torch, self.config.model.dtype))
         # An attention that cannot run here is refused before anything is written.
         assert policy.attention
@@ -251,6 +263,7 @@ class Run:
         optimizer = make_optimizer(self.policy, stage_config.optimizer)
         if self.resume_from is not None:
             ckpt.load_checkpoint(self.resume_from, self.policy, optimizer)
+        reference = None if stage == "supervised" else self._load_reference()
         title = "Stage 1, supervised" if stage == "supervised" else "Stage 2, GRPO"
         display = StageDisplay(stage, title, stage_config.steps, progress.step, self.console)
 
@@ -260,7 +273,7 @@ class Run:
             display.step(metrics)
             trace_step()
             if config.checkpoint_every and progress.step % config.checkpoint_every == 0:
-                self._save(optimizer, progress)
+                self._save(optimizer, progress, reference)
 
         def after_grpo_step(record: StepRecord) -> None:
             if self.log:
@@ -275,6 +288,7 @@ class Run:
                     self.processor,
                     self.splits.train,
                     config.supervised,
+                    draw=make_draw(config.data.draw, self.splits.train),
                     optimizer=optimizer,
                     progress=progress,
                     decimals=config.answer.decimals,
@@ -292,7 +306,8 @@ class Run:
                     config.grpo,
                     optimizer=optimizer,
                     progress=progress,
-                    reference=self._reference(),
+                    reference=reference,
+                    draw=make_draw(config.data.draw, self.splits.grpo_train),
                     tokens_per_microbatch=config.tokens_per_microbatch,
                     communicate_once=config.communicate_once,
                     num_loaders=config.data.num_loaders,
@@ -300,23 +315,12 @@ class Run:
                     seed=config.seed + 1,
                     on_step=after_grpo_step,
                 )
-        self._save(optimizer, progress)
+        self._save(optimizer, progress, reference)
 
-    def _save(self, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
-        ckpt.save_checkpoint(self.checkpoints, self.policy, optimizer, progress)
+    def _save(self, optimizer: torch.optim.Optimizer, progress: Progress, reference: Reference | None) -> None:
+        moving = None if reference is None else reference.moving
+        ckpt.save_checkpoint(self.checkpoints, self.policy, optimizer, progress, reference=moving)
         ckpt.prune_checkpoints(self.checkpoints, self.config.keep_checkpoints)
-
-    def _reference(self) -> Policy | None:
-        """The policy as stage 1 left it, frozen; None when no KL is asked for."""
-        if self.config.grpo.loss.beta == 0:
-            return None
-        supervised = [path for path in ckpt.list_checkpoints(self.checkpoints) if "supervised" in path.name]
-        reference = self._load_policy()
-        ckpt.load_checkpoint(supervised[-1], reference)
-        if self.policy.vision_cache is not None:
-            # The same frozen tower, in memory once, and what it says of an image computed once.
-            reference.share_vision(self.policy)
-        return reference.requires_grad_(False).eval()
 
     def _evaluate(self, stage: str) -> None:
         """Write predictions_<stage>.jsonl."""

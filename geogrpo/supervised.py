@@ -6,6 +6,7 @@ Source: Geo-R (arXiv 2601.00388). The loss is on the answer only, averaged over 
 import contextlib
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from geogrpo_kernels import PolicyLoss, PolicyObjective
@@ -14,8 +15,10 @@ from torch import Tensor, optim
 from geogrpo.accounting import Accounting
 from geogrpo.checkpoint import Progress
 from geogrpo.config import SupervisedConfig
+from geogrpo.data.draws import Draw
 from geogrpo.data.loader import load_batches
 from geogrpo.optimization import (
+    Passes,
     StepCounter,
     UpdateResult,
     num_tokens_of_all_ranks,
@@ -37,6 +40,7 @@ def train_supervised(
     *,
     optimizer: optim.Optimizer,
     progress: Progress,
+    draw: Draw | None = None,
     decimals: int,
     tokens_per_microbatch: int,
     communicate_once: bool = False,
@@ -49,6 +53,7 @@ def train_supervised(
     Args:
         examples: with regions filled in.
         progress: updated after every step.
+        draw: which examples a step takes; each once per epoch, when None.
         decimals: of the coordinates in the answers.
         communicate_once: see optimization.update.
         num_loaders: threads that read and encode images ahead of the step.
@@ -57,13 +62,18 @@ def train_supervised(
         ValueError: naming the first image, when none can be read for a whole epoch.
     """
     policy.train()
-    dummy = processor.dummy_group()
     steps, per_step = range(progress.step, config.steps), config.examples_per_step
     counter = StepCounter(progress, num_examples=len(examples), per_step=per_step, num_steps=config.steps)
     accounting = Accounting(policy)
     clock = accounting.clock
+    passes = Passes(
+        dummy=processor.dummy_group(),
+        tokens_per_microbatch=tokens_per_microbatch,
+        communicate_once=communicate_once,
+        clock=clock,
+    )
     loading = load_batches(
-        examples, processor.encode_prompt, per_step=per_step, seed=seed, steps=steps, num_threads=num_loaders
+        examples, processor.encode_prompt, per_step=per_step, seed=seed, steps=steps, num_threads=num_loaders, draw=draw
     )
     with contextlib.closing(loading) as batches:
         for step in steps:
@@ -81,15 +91,10 @@ def train_supervised(
                 policy,
                 optimizer,
                 groups,
-                _maximum_likelihood,
+                partial(_maximum_likelihood, num_tokens, policy.device),
                 _entropy,
-                dummy=dummy,
-                num_valid_tokens=num_tokens,
-                temperature=1.0,
-                tokens_per_microbatch=tokens_per_microbatch,
+                passes=passes,
                 max_grad_norm=config.optimizer.max_grad_norm,
-                communicate_once=communicate_once,
-                clock=clock,
             )
             counted = counter.finish_step(
                 num_tokens=num_tokens, skipped=batch.skipped, seconds=time.perf_counter() - started
@@ -106,10 +111,11 @@ def _learned(result: UpdateResult) -> dict[str, float]:
 
 
 def _maximum_likelihood(
-    completions: list[int], batch: PackedBatch, token_weights: Tensor, ref_logprobs: Tensor | None
+    num_tokens: int, device: torch.device, completions: list[int], batch: PackedBatch
 ) -> PolicyObjective:
-    return PolicyObjective(torch.ones_like(token_weights), token_weights, surrogate="reinforce")
+    ones = torch.ones(len(batch.target_ids), device=device)
+    return PolicyObjective(ones, ones / num_tokens, surrogate="reinforce")
 
 
-def _entropy(completions: list[int], loss: PolicyLoss) -> dict[str, Tensor]:
+def _entropy(completions: list[int], batch: PackedBatch, loss: PolicyLoss) -> dict[str, Tensor]:
     return {"entropy": loss.entropy}

@@ -3,7 +3,7 @@
 Shapes: P prompts, G group, L longest completion, T packed tokens, S scored tokens, I images.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -120,6 +120,14 @@ class Rollouts:
     """Decoded completions without special tokens."""
     is_finished: list[list[bool]]
     """True where the end token was sampled before the length limit."""
+
+    def chosen(self, indices: Sequence[int]) -> "Rollouts":
+        """The groups at some indices, in their order."""
+        return Rollouts(**{name: [values[i] for i in indices] for name, values in vars(self).items()})
+
+    def __add__(self, other: "Rollouts") -> "Rollouts":
+        """These groups, then the other's."""
+        return Rollouts(**{name: [*values, *getattr(other, name)] for name, values in vars(self).items()})
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,12 @@ import pytest
 import torch
 from conftest import model_config
 
-from geogrpo import trainer
 from geogrpo.checkpoint import Progress
 from geogrpo.config import GRPOConfig, LossConfig, OptimizerConfig, RewardConfig, SamplingConfig
 from geogrpo.data.draws import step_indices
 from geogrpo.distributed import load_sharded
+from geogrpo.grpo import learning
+from geogrpo.grpo.reference import CopyReference
 from geogrpo.policy.model import Policy
 from geogrpo.policy.processing import Processor
 from geogrpo.rewards import PRESETS, Scores, resolve_preset
@@ -83,7 +84,7 @@ def test_the_kl_pulls_also_where_there_is_no_signal(
         for parameter in reference.parameters():
             parameter.mul_(0.9)
     before = weights(model[0])
-    (record,) = train(model, examples, constant, loss=LossConfig(beta=0.1), reference=reference)
+    (record,) = train(model, examples, constant, loss=LossConfig(beta=0.1), reference=CopyReference(reference))
     assert record.metrics["kl"] > 0
     assert not torch.equal(weights(model[0]), before)
 
@@ -242,15 +243,18 @@ def test_advantages_of_two_ranks_are_those_of_one(monkeypatch: pytest.MonkeyPatc
         total = (weights[:, None, None] * mine).sum(0)
         return Scores(total, {}, mine, weights, [], torch.full_like(total, math.nan))
 
-    whole = trainer._advantages_over_ranks(scores(slice(0, 5)), config)
+    def advantages_of_rank(scores: Scores) -> torch.Tensor:
+        return learning.advantages_over_ranks(scores.total, scores, config)
+
+    whole = advantages_of_rank(scores(slice(0, 5)))
     parts = [scores(slice(0, 3)), scores(slice(3, 5)), scores(slice(5, 5))]
     is_decoupled = aggregation == "normalize_then_sum"
     gathered = [part.terms.transpose(0, 1) if is_decoupled else part.total for part in parts]
-    monkeypatch.setattr(trainer, "all_gather_list", lambda mine: gathered)
+    monkeypatch.setattr(learning, "all_gather_list", lambda mine: gathered)
     found = []
     for number, part in enumerate(parts):
-        monkeypatch.setattr(trainer, "rank", lambda number=number: number)
-        found.append(trainer._advantages_over_ranks(part, config))
+        monkeypatch.setattr(learning, "rank", lambda number=number: number)
+        found.append(advantages_of_rank(part))
     assert [len(part) for part in found] == [3, 2, 0]
     assert torch.equal(torch.cat(found[:2]), whole)
 

@@ -162,7 +162,7 @@ class GRPOConfig:
         require(self.max_resampling_rounds >= 0, "grpo.max_resampling_rounds", self.max_resampling_rounds, "0 or more")
         for name in ("prompts_per_step", "group_size", "updates_per_sample"):
             require(getattr(self, name) > 0, f"grpo.{name}", getattr(self, name), "positive")
-        self._check_group_size()
+        self._check_comparisons()
         buffer, limit = self.overlong.buffer_tokens, self.sampling.max_new_tokens
         require(
             buffer < limit,
@@ -194,16 +194,20 @@ class GRPOConfig:
                     )
         self.optimizer.check("grpo.optimizer")
 
-    def _check_group_size(self) -> None:
-        """A group of one has nothing to compare with in itself."""
+    def _check_comparisons(self) -> None:
+        """A mean and a deviation must be of the same completions, and of more than one."""
+        require(
+            self.advantage_baseline != "batch" or self.advantage_scale != "group",
+            "grpo.advantage_scale",
+            self.advantage_scale,
+            "batch or none with advantage_baseline: batch, which compares across groups",
+        )
         if self.group_size > 1:
             return
-        why = "at least 2 (an advantage compares the completions of one prompt"
-        by_key = {
+        needs_groups = {
             "grpo.advantage_baseline": self.advantage_baseline != "batch",
-            "grpo.advantage_scale": self.advantage_scale == "group",
             "grpo.max_resampling_rounds": self.max_resampling_rounds > 0,
-            "grpo.rewards.aggregation": self.rewards.aggregation == "normalize_then_sum",
         }
-        needing = [key for key, is_needing in by_key.items() if is_needing]
-        require(not needing, "grpo.group_size", self.group_size, f"{why}, as {', '.join(needing)} says)")
+        keys = ", ".join(key for key, is_needing in needs_groups.items() if is_needing)
+        expected = f"at least 2 (an advantage compares the completions of one prompt, as {keys} has it)"
+        require(not keys, "grpo.group_size", self.group_size, expected)

@@ -9,11 +9,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from geogrpo_kernels import PolicyLoss, PolicyObjective, linear_grpo_loss, token_logprobs
+from geogrpo_kernels import PolicyLoss, linear_exact_kl, token_logprobs
 from geogrpo_kernels.launch import matmul_f32
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from geogrpo.losses import Objective, head_loss
 from geogrpo.policy.decoding import DecodeLayout
 from geogrpo.policy.families import find_family
 from geogrpo.policy.last_block import LastBlock
@@ -90,10 +91,27 @@ class Policy(nn.Module):
         """Log-probability of each target and entropy at each scored position: two (S,) float32, nats."""
         return token_logprobs(*self._scored(batch), temperature=temperature, forbidden_ids=self.forbidden_ids)
 
-    def loss(self, batch: PackedBatch, objective: PolicyObjective, temperature: float = 1.0) -> PolicyLoss:
-        """Loss of the targets, its gradient computed with it; objective's tensors are (S,) on the policy's device."""
-        return linear_grpo_loss(
-            *self._scored(batch), objective, temperature=temperature, forbidden_ids=self.forbidden_ids
+    def loss(self, batch: PackedBatch, objective: Objective, temperature: float = 1.0) -> PolicyLoss:
+        """Loss of the targets; objective's tensors are (S,) on the policy's device."""
+        return head_loss(*self._scored(batch), objective, temperature=temperature, forbidden_ids=self.forbidden_ids)
+
+    def hidden_states(self, batch: PackedBatch) -> Tensor:
+        """(S, W) hidden states that predict the targets."""
+        return self._scored(batch)[0]
+
+    def exact_kl(
+        self, batch: PackedBatch, ref_hidden: Tensor, ref_weight: Tensor | None, temperature: float = 1.0
+    ) -> Tensor:
+        """(S,) float32 KL to a reference at each scored position, over the whole vocabulary, nats.
+
+        Args:
+            ref_hidden: (S, W) the reference's hidden states there.
+            ref_weight: (V, W) its head; None for the policy's own.
+        """
+        hidden, weight, _ = self._scored(batch)
+        ref_weight = weight if ref_weight is None else ref_weight
+        return linear_exact_kl(
+            hidden, weight, ref_hidden, ref_weight, temperature=temperature, forbidden_ids=self.forbidden_ids
         )
 
     def prefill(self, batch: PackedBatch) -> tuple[Tensor, PackedLayout]:

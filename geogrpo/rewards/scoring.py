@@ -6,7 +6,7 @@ Shapes: P prompts, G group, K rewards in the sum, N completions.
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -57,6 +57,30 @@ class Scores:
     """(P, G) float64, NaN without usable coordinates."""
     num_failed: dict[str, int] = field(default_factory=dict)
     """Reward to completions for which it failed and counts as missing (config.on_error)."""
+
+    def chosen(self, indices: Sequence[int]) -> "Scores":
+        """The groups at some indices, in their order. num_failed stays that of all."""
+        rows = list(indices)
+        return replace(
+            self,
+            total=self.total[rows],
+            components={name: values[rows] for name, values in self.components.items()},
+            terms=self.terms[:, rows],
+            predictions=[self.predictions[i] for i in rows],
+            distance_km=self.distance_km[rows],
+        )
+
+    def __add__(self, other: "Scores") -> "Scores":
+        """These groups, then the other's, scored by the same rewards in groups of the same size."""
+        return replace(
+            self,
+            total=torch.cat([self.total, other.total]),
+            components={name: torch.cat([values, other.components[name]]) for name, values in self.components.items()},
+            terms=torch.cat([self.terms, other.terms], dim=1),
+            predictions=[*self.predictions, *other.predictions],
+            distance_km=torch.cat([self.distance_km, other.distance_km]),
+            num_failed={name: count + other.num_failed[name] for name, count in self.num_failed.items()},
+        )
 
 
 def check_columns(rewards: Mapping[str, Reward], examples: Sequence[Example]) -> None:

@@ -13,10 +13,12 @@ import torch
 import torch.distributed as dist
 from PIL import Image
 
+from geogrpo.clock import Clock
 from geogrpo.config import LoraConfig, LossConfig, ModelConfig
 from geogrpo.distributed import init_distributed, is_main, shard_policy, shard_slice
-from geogrpo.losses import grpo_loss
-from geogrpo.optimization import update
+from geogrpo.grpo.token_scores import score_tokens
+from geogrpo.losses import LossInputs, grpo_loss
+from geogrpo.optimization import Passes, update
 from geogrpo.policy.load import load_policy, load_processor
 from geogrpo.policy.lora import adapter_parameters
 from geogrpo.policy.packing import Group
@@ -57,14 +59,27 @@ num_tokens = sum(len(completion) for group in groups for completion in group.com
 mine = shard_slice(len(groups)) if spread == "shared" else slice(0, len(groups) if is_main() else 0)
 
 
-def objective(indices, batch, token_weights, ref_logprobs):
+passes = Passes(
+    dummy=processor.dummy_group(),
+    tokens_per_microbatch=budget,
+    clock=Clock(device),
+    temperature=0.8,
+    communicate_once=communication == "once",
+)
+ref_logprobs = score_tokens(reference, groups[mine], passes, "reference").logprobs
+
+
+def objective(indices, batch):
     """GRPO with a KL and with advantages that differ by completion length."""
     lengths = torch.bincount(batch.target_completion)
     advantages = (lengths.float() - 4.0)[batch.target_completion]
-    return grpo_loss(advantages, token_weights, None, ref_logprobs, LossConfig(beta=0.1))
+    weights = torch.full_like(advantages, 1 / num_tokens)
+    ref = torch.cat([ref_logprobs[k] for k in indices])
+    inputs = LossInputs(advantages, weights, batch.target_completion, lengths, None, ref)
+    return grpo_loss(inputs, LossConfig(name="grpo", beta=0.1))
 
 
-def metrics(indices, loss):
+def metrics(indices, batch, loss):
     return {"entropy": loss.entropy, "kl": loss.kl}
 
 
@@ -90,13 +105,8 @@ result = update(
     groups[mine],
     objective,
     metrics,
-    dummy=processor.dummy_group(),
-    reference=reference,
-    num_valid_tokens=num_tokens,
-    temperature=0.8,
-    tokens_per_microbatch=budget,
+    passes=passes,
     max_grad_norm=0.0,
-    communicate_once=communication == "once",
 )
 gradients = {name: p.grad.full_tensor() for name, p in policy.named_parameters() if p.grad is not None}
 if is_main():
