@@ -210,6 +210,46 @@ def plain_kl(logits: Tensor, ref_logits: Tensor, temperature: float) -> Tensor:
     ).sum(-1)
 
 
+def make_reference(
+    vocab_size: int, device: torch.device, dtype: torch.dtype = torch.float32, num_tokens: int = NUM_TOKENS
+) -> tuple[Tensor, Tensor]:
+    """ref_hidden (T, K) and ref_weight (V, K) of a model of another width."""
+    width = HIDDEN_SIZE + 8
+    ref_hidden, ref_weight = torch.randn(num_tokens, width) / width**0.5, torch.randn(vocab_size, width)
+    return ref_hidden.to(device, dtype), ref_weight.to(device, dtype)
+
+
+def plain_linear_kl(inputs: Inputs, ref: tuple[Tensor, Tensor], **options: Any) -> Tensor:
+    """(T,) from whole logits, with autograd."""
+    return plain_kl(plain_logits(inputs, **options), plain_logits((*ref, inputs[2]), **options), 1.0)
+
+
+def linear_exact_kl_is_accurate(op: Callable, kind: str, vocab_size: int, dtype: torch.dtype, device: Any) -> bool:
+    """Whether linear_exact_kl, or a wrong version of it, keeps the rule in values and gradients."""
+    inputs, ref = make_inputs(kind, vocab_size, device, dtype), make_reference(vocab_size, device, dtype)
+    options = {"temperature": 0.7, "forbidden_ids": torch.arange(0, vocab_size - 1, 50, device=device)}
+    exact_inputs, exact_ref = in_float64(inputs), (ref[0].double(), ref[1].double())
+    upstream = torch.randn(NUM_TOKENS, device=device)
+    upstream[1::9] = 0.0
+    actual, exact = op(*inputs[:2], *ref, **options), plain_linear_kl(exact_inputs, exact_ref, **options)
+    in_float32 = plain_linear_kl(
+        (inputs[0].float(), inputs[1].float(), inputs[2]), (ref[0].float(), ref[1].float()), **options
+    )
+    logit = largest_logit(inputs, 0.7) + largest_logit((*ref, inputs[2]), 0.7)
+    if not is_as_accurate_as_plain(*(x.detach() for x in (actual, in_float32, exact)), logit):
+        return False
+    grads = gradients([actual], [upstream], inputs)
+    plain_grads = gradients([plain_linear_kl(inputs, ref, **options)], [upstream], inputs)
+    exact_grads = gradients([exact], [upstream], exact_inputs)
+    # Sums of absolute terms: |log(p / q) - KL| is below the largest logits of both.
+    probs = plain_logits(exact_inputs, **options).detach().softmax(-1)
+    terms = probs * upstream.double().abs()[:, None] * logit / 0.7
+    scales = (terms @ exact_inputs[1].detach().abs(), terms.T @ exact_inputs[0].detach().abs())
+    triples = zip(grads, plain_grads, exact_grads, scales, strict=True)
+    is_accurate = all(is_as_accurate_as_plain(*three, float(scale.max())) for *three, scale in triples)
+    return is_accurate and actual.dtype == torch.float32 and not grads[0][1::9].any()
+
+
 def make_objective(inputs: Inputs, surrogate: str, temperature: float = 1.0, **options: Any) -> PolicyObjective:
     """Ratios below, inside and above the clip range for both signs of the advantage; two masked tokens."""
     with torch.no_grad():
@@ -225,7 +265,7 @@ def make_objective(inputs: Inputs, surrogate: str, temperature: float = 1.0, **o
         # Some far above it, of both signs
         old_logprobs[2::4] = logprobs[2::4] - 0.7
         advantages[2::4] = -1.5
-        advantages[6] = 1.5
+        advantages[6:7] = 1.5
     token_weights[1::9] = 0.0
     old_logprobs[1], ref_logprobs[1] = -torch.inf, -torch.inf
     return PolicyObjective(
@@ -251,10 +291,10 @@ def plain_policy_loss(inputs: Inputs, objective: PolicyObjective, **options: Any
     advantages = objective.advantages.to(logprobs.dtype)
     held = ratio if objective.delta is None else torch.where(advantages < 0, ratio.clamp(max=objective.delta), ratio)
     tau = ratio.new_tensor([objective.tau_negative, objective.tau_positive])[(advantages > 0).long()]
-    kl = {
-        "k1": logprobs - ref,
-        "k2": (logprobs - ref) ** 2 / 2,
-        "k3": (ref - logprobs).expm1() - (ref - logprobs),
+    estimate = {
+        "k1": lambda log_ratio: -log_ratio,
+        "k2": lambda log_ratio: log_ratio**2 / 2,
+        "k3": lambda log_ratio: log_ratio.expm1() - log_ratio,
     }[objective.kl_estimator]
     surrogate = {
         "clip": -torch.minimum(held * advantages, clipped * advantages),
@@ -268,8 +308,10 @@ def plain_policy_loss(inputs: Inputs, objective: PolicyObjective, **options: Any
         "cispo": clipped != ratio,
         "reinforce": torch.zeros_like(keep),
     }[objective.surrogate]
-    per_token = surrogate + objective.beta * kl - objective.entropy_coef * entropy
-    return (per_token * objective.token_weights)[keep].sum(), logprobs, entropy, kl, is_clipped
+    # Only of tokens that count: the slope of an infinite k2, times 0, is NaN.
+    per_token = (surrogate - objective.entropy_coef * entropy)[keep] + objective.beta * estimate((ref - logprobs)[keep])
+    loss = (per_token * objective.token_weights[keep]).sum()
+    return loss, logprobs, entropy, estimate(ref - logprobs), is_clipped
 
 
 def policy_loss_is_accurate(op: Callable, inputs: Inputs, surrogate: str, **options: Any) -> bool:

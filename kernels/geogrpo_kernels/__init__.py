@@ -2,6 +2,7 @@
 
 from geogrpo_kernels.distances import group_distance_rewards, haversine_km
 from geogrpo_kernels.divergence import exact_kl_from_logits, kl_estimate, sampled_kl_from_logits
+from geogrpo_kernels.linear_divergence import linear_exact_kl
 from geogrpo_kernels.logprobs import token_logprobs, token_logprobs_from_logits
 from geogrpo_kernels.objective import PolicyLoss, PolicyObjective, token_weights
 from geogrpo_kernels.policy_loss import linear_grpo_loss
@@ -29,6 +30,7 @@ __all__ = [
     "has_signal",
     "haversine_km",
     "kl_estimate",
+    "linear_exact_kl",
     "linear_grpo_loss",
     "sampled_kl_from_logits",
     "token_logprobs",

@@ -18,16 +18,36 @@ def check_head(
         bias: must be (V,) or None.
         forbidden_ids: must be (F,) int64 or None.
     """
-    if hidden.ndim != 2 or weight.ndim != 2 or hidden.shape[1] != weight.shape[1]:
-        raise ValueError(f"hidden must be (T, H) and weight (V, H), got {tuple(hidden.shape)}, {tuple(weight.shape)}.")
-    if hidden.dtype not in FLOAT_TYPES or hidden.dtype != weight.dtype:
-        raise ValueError(f"hidden and weight must have one float dtype, got {hidden.dtype} and {weight.dtype}.")
+    _check_product(hidden, weight)
     check_ids("target_ids", target_ids, hidden.shape[:1])
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ValueError(f"bias must be ({len(weight)},), got {tuple(bias.shape)}.")
     if forbidden_ids is not None:
         check_ids("forbidden_ids", forbidden_ids, forbidden_ids.shape[:1])
     _check_device(hidden, weight=weight, target_ids=target_ids, bias=bias, forbidden_ids=forbidden_ids)
+
+
+def check_two_heads(
+    hidden: Tensor, weight: Tensor, ref_hidden: Tensor, ref_weight: Tensor, forbidden_ids: Tensor | None
+) -> None:
+    """Check hidden states and heads of a policy and its reference.
+
+    Args:
+        hidden, weight: must be (T, H) and (V, H) float, of one dtype.
+        ref_hidden, ref_weight: must be (T, K) and (V, K) float, of one dtype; float64 where hidden is.
+        forbidden_ids: must be (F,) int64 or None.
+    """
+    _check_product(hidden, weight)
+    _check_product(ref_hidden, ref_weight, "ref_")
+    if len(ref_hidden) != len(hidden):
+        raise ValueError(f"ref_hidden must have the {len(hidden)} tokens of hidden, got {len(ref_hidden)}.")
+    if len(ref_weight) != len(weight):
+        raise ValueError(f"ref_weight must have the {len(weight)} rows of weight, got {len(ref_weight)}.")
+    if (ref_hidden.dtype == torch.float64) != (hidden.dtype == torch.float64):
+        raise ValueError(f"ref_hidden must be float64 where hidden is, got {ref_hidden.dtype} and {hidden.dtype}.")
+    if forbidden_ids is not None:
+        check_ids("forbidden_ids", forbidden_ids, forbidden_ids.shape[:1])
+    _check_device(hidden, weight=weight, ref_hidden=ref_hidden, ref_weight=ref_weight, forbidden_ids=forbidden_ids)
 
 
 def check_range_of_gradients(hidden: Tensor) -> None:
@@ -72,6 +92,16 @@ def check_temperature(temperature: float) -> None:
     """Check that a temperature is positive and finite."""
     if not 0 < temperature < float("inf"):
         raise ValueError(f"temperature must be > 0, got {temperature}. Greedy decoding needs no log-probabilities.")
+
+
+def _check_product(hidden: Tensor, weight: Tensor, prefix: str = "") -> None:
+    states, head = f"{prefix}hidden", f"{prefix}weight"
+    if hidden.ndim != 2 or weight.ndim != 2 or hidden.shape[1] != weight.shape[1]:
+        raise ValueError(
+            f"{states} must be (T, H) and {head} (V, H), got {tuple(hidden.shape)}, {tuple(weight.shape)}."
+        )
+    if hidden.dtype not in FLOAT_TYPES or hidden.dtype != weight.dtype:
+        raise ValueError(f"{states} and {head} must have one float dtype, got {hidden.dtype} and {weight.dtype}.")
 
 
 def _check_device(first: Tensor, **others: Tensor | None) -> None:

@@ -1,5 +1,7 @@
 """KL divergence of the policy from the reference, estimated from sampled tokens or exact over the vocabulary.
 
+linear_divergence.py has the exact one from hidden states, without the logits of all tokens.
+
 Shapes: T tokens, V vocabulary.
 """
 
@@ -15,7 +17,8 @@ from geogrpo_kernels import reference
 from geogrpo_kernels.checks import check_logits, check_same_logits, check_temperature
 from geogrpo_kernels.launch import GRAPH_BREAK, use_triton
 from geogrpo_kernels.logprobs import token_logprobs_from_logits
-from geogrpo_kernels.reference.divergence import KL_ESTIMATORS, kl_estimate
+from geogrpo_kernels.objective import KL_ESTIMATORS
+from geogrpo_kernels.reference.divergence import kl_estimate
 from geogrpo_kernels.rows import (
     GROUPS,
     LANES_OF_BYTES,
@@ -48,7 +51,7 @@ def _exact_kl_kernel(
     y_ptr,
     y_stride,
     statistics_ptr,
-    num_rows,
+    statistics_stride,
     num_cols,
     inv_temperature,
     GROUPS: tl.constexpr,
@@ -72,10 +75,10 @@ def _exact_kl_kernel(
         kl += tl.sum(tl.where(cols < num_cols, p * log_ratio, 0.0), 0)
     statistics_ptr += row
     tl.store(statistics_ptr, tl.sum(kl, 0))
-    tl.store(statistics_ptr + num_rows, x_largest)
-    tl.store(statistics_ptr + 2 * num_rows, x_log_total)
-    tl.store(statistics_ptr + 3 * num_rows, y_largest)
-    tl.store(statistics_ptr + 4 * num_rows, y_log_total)
+    tl.store(statistics_ptr + statistics_stride, x_largest)
+    tl.store(statistics_ptr + 2 * statistics_stride, x_log_total)
+    tl.store(statistics_ptr + 3 * statistics_stride, y_largest)
+    tl.store(statistics_ptr + 4 * statistics_stride, y_log_total)
 
 
 @triton.jit
@@ -88,9 +91,10 @@ def _exact_kl_gradient_kernel(
     grad_stride,
     statistics_ptr,
     grad_kl_ptr,
-    num_rows,
+    statistics_stride,
     num_cols,
     inv_temperature,
+    IN_PLACE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     row = tl.program_id(0).to(tl.int64)
@@ -99,10 +103,10 @@ def _exact_kl_gradient_kernel(
     grad_ptr += row * grad_stride
     statistics_ptr += row
     kl = tl.load(statistics_ptr)
-    x_largest = tl.load(statistics_ptr + num_rows)
-    x_log_total = tl.load(statistics_ptr + 2 * num_rows)
-    y_largest = tl.load(statistics_ptr + 3 * num_rows)
-    y_log_total = tl.load(statistics_ptr + 4 * num_rows)
+    x_largest = tl.load(statistics_ptr + statistics_stride)
+    x_log_total = tl.load(statistics_ptr + 2 * statistics_stride)
+    y_largest = tl.load(statistics_ptr + 3 * statistics_stride)
+    y_log_total = tl.load(statistics_ptr + 4 * statistics_stride)
     grad_kl = tl.load(grad_kl_ptr + row) * inv_temperature
     for start in range(0, num_cols, BLOCK):
         cols = start + tl.arange(0, BLOCK)
@@ -111,7 +115,53 @@ def _exact_kl_gradient_kernel(
         )
         # Exactly 0 without an upstream gradient, whatever the logits are
         grad = tl.where(grad_kl == 0.0, 0.0, p * (log_ratio - kl) * grad_kl)
+        # As in store_logit_gradient
+        if IN_PLACE:
+            tl.debug_barrier()
         store_rounded(grad_ptr + cols, grad, cols < num_cols)
+
+
+def exact_kl_rows(logits: Tensor, ref_logits: Tensor, statistics: Tensor, inv_temperature: float) -> None:
+    """Fill (5, R) `statistics` of two (R, V) matrices: KL, then of each the largest logit and the log of the sum."""
+    num_rows, num_cols = logits.shape
+    with torch.cuda.device_of(logits):
+        _exact_kl_kernel[(num_rows,)](
+            logits,
+            logits.stride(0),
+            ref_logits,
+            ref_logits.stride(0),
+            statistics,
+            statistics.stride(0),
+            num_cols,
+            inv_temperature,
+            GROUPS=GROUPS,
+            LANES=LANES_OF_BYTES[logits.element_size()],
+            num_warps=NUM_WARPS,
+        )
+
+
+def exact_kl_gradient_rows(
+    logits: Tensor, ref_logits: Tensor, statistics: Tensor, grad_kl: Tensor, grad: Tensor, inv_temperature: float
+) -> None:
+    """Fill (R, V) `grad`, which may share memory with the logits as gradient_view has it, from an (R,) upstream one."""
+    num_rows, num_cols = logits.shape
+    with torch.cuda.device_of(logits):
+        _exact_kl_gradient_kernel[(num_rows,)](
+            logits,
+            logits.stride(0),
+            ref_logits,
+            ref_logits.stride(0),
+            grad,
+            grad.stride(0),
+            statistics,
+            grad_kl,
+            statistics.stride(0),
+            num_cols,
+            inv_temperature,
+            IN_PLACE=grad.data_ptr() == logits.data_ptr(),
+            BLOCK=GROUPS * LANES_OF_BYTES[logits.element_size()],
+            num_warps=NUM_WARPS,
+        )
 
 
 class ExactKL(torch.autograd.Function):
@@ -120,22 +170,8 @@ class ExactKL(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, ref_logits: Tensor, inv_temperature: float) -> Tensor:
         logits, ref_logits = logits.contiguous(), ref_logits.contiguous()
-        num_rows, num_cols = logits.shape
-        statistics = torch.empty(5, num_rows, dtype=torch.float32, device=logits.device)
-        with torch.cuda.device_of(logits):
-            _exact_kl_kernel[(num_rows,)](
-                logits,
-                logits.stride(0),
-                ref_logits,
-                ref_logits.stride(0),
-                statistics,
-                num_rows,
-                num_cols,
-                inv_temperature,
-                GROUPS=GROUPS,
-                LANES=LANES_OF_BYTES[logits.element_size()],
-                num_warps=NUM_WARPS,
-            )
+        statistics = torch.empty(5, len(logits), dtype=torch.float32, device=logits.device)
+        exact_kl_rows(logits, ref_logits, statistics, inv_temperature)
         ctx.save_for_backward(logits, ref_logits, statistics)
         ctx.inv_temperature = inv_temperature
         return statistics[0].clone()
@@ -144,24 +180,8 @@ class ExactKL(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_kl: Tensor) -> tuple[Tensor | None, ...]:
         logits, ref_logits, statistics = ctx.saved_tensors
-        num_rows, num_cols = logits.shape
         grad = torch.empty_like(logits)
-        with torch.cuda.device_of(logits):
-            _exact_kl_gradient_kernel[(num_rows,)](
-                logits,
-                logits.stride(0),
-                ref_logits,
-                ref_logits.stride(0),
-                grad,
-                grad.stride(0),
-                statistics,
-                grad_kl.contiguous(),
-                num_rows,
-                num_cols,
-                ctx.inv_temperature,
-                BLOCK=GROUPS * LANES_OF_BYTES[logits.element_size()],
-                num_warps=NUM_WARPS,
-            )
+        exact_kl_gradient_rows(logits, ref_logits, statistics, grad_kl.contiguous(), grad, ctx.inv_temperature)
         return grad, None, None
 
 

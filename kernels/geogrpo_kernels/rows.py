@@ -68,7 +68,8 @@ def store_rounded(ptr, x, mask):
     """Store float32 in the pointer's type, rounded to nearest: on its own the interpreter cuts bfloat16 off."""
     if IS_INTERPRETED and ptr.dtype.element_ty == tl.bfloat16:
         bits = x.to(tl.uint32, bitcast=True)
-        x = (bits + 0x7FFF + ((bits >> 16) & 1)).to(tl.float32, bitcast=True)
+        # The bits below are cleared: beside an exponent of 0 the interpreter would take them for a number.
+        x = ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).to(tl.float32, bitcast=True)
     tl.store(ptr, x.to(ptr.dtype.element_ty), mask=mask)
 
 

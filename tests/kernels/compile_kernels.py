@@ -116,7 +116,7 @@ def _rows(module: str, name: str, logits: str, grad: str, note: str = "", **cons
     ]
     types = {"x_ptr": f"*{logits}", "y_ptr": f"*{logits}", "grad_ptr": f"*{grad}", "targets_ptr": "*i64"}
     types |= {f"{name}_ptr": "*fp32" for name in PER_ROW}
-    types |= dict.fromkeys((*MATRICES.values(), "outputs_stride", "num_rows", "num_cols"), "i32")
+    types |= dict.fromkeys((*MATRICES.values(), "outputs_stride", "statistics_stride", "num_rows", "num_cols"), "i32")
     scalars = ("inv_temperature", "ratio_low", "ratio_high", "largest_ratio", "tau_positive", "tau_negative")
     types |= dict.fromkeys((*scalars, "beta", "entropy_coef"), "fp32")
     aligned = tuple(name for name in names if name in (*MATRICES, *MATRICES.values(), "num_cols"))
@@ -136,8 +136,11 @@ def _head_kernels() -> list[Kernel]:
             _rows("rows", "_row_statistics_kernel", logits, "bf16", **grouped),
             _rows("rows", "_logit_gradient_kernel", logits, "bf16", IN_PLACE=logits == "fp32", **block),
             _rows("divergence", "_exact_kl_kernel", logits, logits, **grouped),
-            _rows("divergence", "_exact_kl_gradient_kernel", logits, logits, **block),
+            _rows("divergence", "_exact_kl_gradient_kernel", logits, logits, IN_PLACE=False, **block),
         ]
+        if logits == "fp32":
+            in_place = {"note": "in place", "IN_PLACE": True}
+            found.append(_rows("divergence", "_exact_kl_gradient_kernel", logits, "bf16", **in_place, **block))
     return found
 
 

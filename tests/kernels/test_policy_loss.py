@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 from geogrpo_kernels import PolicyLoss, PolicyObjective, head, linear_grpo_loss, token_logprobs, token_weights
-from geogrpo_kernels.objective import MAX_LOG_RATIO, SURROGATES
+from geogrpo_kernels.objective import KL_ESTIMATORS, MAX_LOG_RATIO, SURROGATES
 from kernel_oracles import (
     EPS,
     NUM_TOKENS,
@@ -45,6 +45,105 @@ def test_so_they_are_for_every_vocabulary(vocab_size: int, device: torch.device)
 def test_so_they_are_for_the_vocabulary_of_a_real_model(device: torch.device) -> None:
     inputs = make_inputs("peaked", 152064, device, num_tokens=2)
     assert policy_loss_is_accurate(linear_grpo_loss, inputs, "clip", beta=0.0)
+
+
+OPTIONS = [
+    {"surrogate": "sapo", "tau_positive": 0.5, "tau_negative": 2.0},
+    {"surrogate": "clip", "delta": 1.5},
+    {"surrogate": "clip", "kl_estimator": "k1"},
+    {"surrogate": "clip", "kl_estimator": "k2"},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize(("kind", "vocab_size"), [*((kind, 515) for kind in SHAPES_OF_LOGITS), ("flat", 4097)])
+def test_so_they_are_with_every_option(kind: str, vocab_size: int, options: dict, device: torch.device) -> None:
+    assert policy_loss_is_accurate(linear_grpo_loss, make_inputs(kind, vocab_size, device), **options)
+
+
+def value_and_slope(
+    device: torch.device, ratio: float, advantage: float, log_ratio_to_ref: float = 0.0, **options: object
+) -> tuple[PolicyLoss, float, float]:
+    """Result, loss and derivative by the log-prob of one of two equally likely tokens with this ratio."""
+    hidden = torch.zeros(1, 1, device=device, requires_grad=True)
+    weight, target_ids = torch.tensor([[1.0], [-1.0]], device=device), torch.zeros(1, dtype=torch.int64, device=device)
+    one = torch.ones(1, device=device)
+    objective = PolicyObjective(
+        one * advantage,
+        one,
+        old_logprobs=one * -math.log(2 * ratio),
+        ref_logprobs=one * (log_ratio_to_ref - math.log(2)),
+        **options,
+    )
+    result = linear_grpo_loss(hidden, weight, target_ids, objective)
+    # The log-prob's own derivative by the hidden state is 1.
+    return result, float(result.loss.detach()), float(torch.autograd.grad(result.loss, hidden)[0])
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "loss", "slope"),
+    [
+        # sigmoid(1) = 0.73105858, sigmoid(1.05) = 0.74077489
+        (2.0, 1.0, -4 * 0.73105858, -4 * 0.19661193 * 2),
+        (2.0, -1.0, 4 / 1.05 * 0.74077489, 4 * 0.19202745 * 2),
+        (1.0, 3.0, -2 * 3.0, -3.0),
+        (1.0, -3.0, 2 * 3.0 / 1.05, 3.0),
+        # 1 - sigmoid(20) = 2.0611536e-9, which float32 cannot tell from 0 beside 1
+        (21.0, 1.0, -4.0, -4 * 2.0611536e-9 * 21),
+    ],
+)
+def test_sapo_has_the_values_of_its_formula(
+    ratio: float, advantage: float, loss: float, slope: float, device: torch.device
+) -> None:
+    result, *actual = value_and_slope(device, ratio, advantage, surrogate="sapo")
+    # The rounding of a log-prob, times the ratio
+    assert actual == pytest.approx([loss, slope], rel=8 * EPS * ratio)
+    assert not result.is_clipped.any()
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "delta", "loss", "slope", "is_clipped"),
+    [
+        (4.0, -2.0, 3.0, 3.0 * 2, 0.0, True),
+        (2.0, -2.0, 3.0, 2.0 * 2, 2.0 * 2, False),
+        (0.5, -2.0, 3.0, 0.8 * 2, 0.0, True),
+        (4.0, 2.0, 3.0, -1.2 * 2, 0.0, True),
+        (4.0, 0.0, 3.0, 0.0, 0.0, False),
+        (4.0, -2.0, None, 4.0 * 2, 4.0 * 2, False),
+    ],
+)
+def test_delta_bounds_the_ratio_where_the_advantage_is_negative(
+    ratio: float,
+    advantage: float,
+    delta: float | None,
+    loss: float,
+    slope: float,
+    is_clipped: bool,
+    device: torch.device,
+) -> None:
+    result, *actual = value_and_slope(device, ratio, advantage, delta=delta)
+    assert actual == pytest.approx([loss, slope], rel=8 * EPS)
+    assert result.is_clipped.tolist() == [is_clipped]
+
+
+@pytest.mark.parametrize(
+    ("estimator", "kl", "slope"),
+    # exp(0.5) = 1.64872127
+    [("k1", -0.5, 1.0), ("k2", 0.125, -0.5), ("k3", 0.14872127, -0.64872127)],
+)
+def test_the_kl_term_is_the_chosen_estimate(estimator: str, kl: float, slope: float, device: torch.device) -> None:
+    result, *actual = value_and_slope(device, 1.0, 0.0, log_ratio_to_ref=0.5, beta=0.1, kl_estimator=estimator)
+    assert actual == pytest.approx([0.1 * kl, 0.1 * slope], rel=16 * EPS)
+    assert float(result.kl) == pytest.approx(kl, rel=16 * EPS)
+
+
+@pytest.mark.parametrize("estimator", KL_ESTIMATORS)
+def test_the_kl_of_a_policy_that_is_its_reference_is_0(estimator: str, device: torch.device) -> None:
+    inputs = make_inputs("flat", 515, device)
+    ones = torch.ones(NUM_TOKENS, device=device)
+    logprobs = linear_grpo_loss(*inputs, PolicyObjective(ones, ones)).logprobs
+    objective = PolicyObjective(ones, ones, ref_logprobs=logprobs, kl_estimator=estimator)
+    assert not linear_grpo_loss(*inputs, objective).kl.any()
 
 
 def loss_at(device: torch.device, ratios: list[float], advantage: float) -> PolicyLoss:
@@ -102,9 +201,10 @@ def test_reinforce_with_advantages_of_1_is_maximum_likelihood(device: torch.devi
         torch.testing.assert_close(actual, value, rtol=1e-5, atol=1e-6)
 
 
-def test_masked_tokens_have_no_loss_and_exactly_no_gradient(device: torch.device) -> None:
+@pytest.mark.parametrize("surrogate", SURROGATES)
+def test_masked_tokens_have_no_loss_and_exactly_no_gradient(surrogate: str, device: torch.device) -> None:
     inputs = make_inputs("flat", 515, device)
-    objective = make_objective(inputs, "clip")
+    objective = make_objective(inputs, surrogate)
     is_masked = objective.token_weights == 0
     _, grad_hidden, _ = loss_and_gradients(inputs, objective)
     assert torch.equal(~grad_hidden.any(-1), is_masked)
@@ -227,10 +327,11 @@ def test_only_the_loss_has_a_gradient_and_backward_may_run_twice(device: torch.d
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-def test_gradcheck_in_float64() -> None:
+@pytest.mark.parametrize("options", [{"surrogate": "clip"}, *OPTIONS], ids=str)
+def test_gradcheck_in_float64(options: dict) -> None:
     inputs = make_inputs("flat", 17, torch.device("cpu"), torch.float64, num_tokens=3)
     near, ones = torch.full((3,), -3.0), torch.ones(3)
-    objective = replace(make_objective(inputs, "clip"), token_weights=ones, old_logprobs=near, ref_logprobs=near)
+    objective = replace(make_objective(inputs, **options), token_weights=ones, old_logprobs=near, ref_logprobs=near)
     assert torch.autograd.gradcheck(lambda h, w: linear_grpo_loss(h, w, inputs[2], objective).loss, inputs[:2])
 
 
@@ -250,6 +351,14 @@ def test_objectives_that_do_not_fit_are_rejected(device: torch.device) -> None:
         PolicyObjective(ones, ones, surrogate="gspo")
     with pytest.raises(ValueError, match="clip_low must be >= 0, got -0.1"):
         PolicyObjective(ones, ones, clip_low=-0.1)
+    with pytest.raises(ValueError, match="tau_negative must be > 0, got 0"):
+        PolicyObjective(ones, ones, surrogate="sapo", tau_negative=0.0)
+    with pytest.raises(ValueError, match="kl_estimator must be one of k1, k2, k3, got 'exact'"):
+        PolicyObjective(ones, ones, kl_estimator="exact")
+    with pytest.raises(ValueError, match="delta is for surrogate='clip', got 'cispo'"):
+        PolicyObjective(ones, ones, surrogate="cispo", delta=4.0)
+    with pytest.raises(ValueError, match=r"delta must be > 1 \+ clip_high = 1.2, got 1.2"):
+        PolicyObjective(ones, ones, delta=1.2)
     with pytest.raises(ValueError, match="beta is above 0, so ref_logprobs are needed"):
         PolicyObjective(ones, ones, beta=0.1)
     with pytest.raises(ValueError, match=r"advantages must be \(19,\) float, got \(5,\)"):

@@ -10,11 +10,9 @@ import torch
 import torch.distributed as dist
 from geogrpo_kernels import PolicyObjective, head, linear_grpo_loss, token_logprobs
 from geogrpo_kernels.reference import logprobs as reference_logprobs
-from geogrpo_kernels.reference import policy_loss as reference_policy_loss
 
 # Several chunks on every rank
-head.CHUNK_BYTES, reference_logprobs.TILE_ELEMENTS = 1, 1000
-reference_policy_loss.TILE_ELEMENTS, reference_policy_loss.MIN_CHUNK_ROWS = 1000, 1
+head.CHUNK_BYTES, reference_logprobs.TILE_ELEMENTS, reference_logprobs.MIN_CHUNK_ROWS = 1, 1000, 1
 num_rows, vocab_size, num_tokens, hidden_size = int(sys.argv[1]), 100, 200, 8
 dist.init_process_group("gloo")
 torch.manual_seed(0)

@@ -2,6 +2,7 @@
 
 from geogrpo_kernels.reference.distances import haversine_km
 from geogrpo_kernels.reference.divergence import exact_kl_from_logits, kl_estimate
+from geogrpo_kernels.reference.linear_divergence import linear_exact_kl
 from geogrpo_kernels.reference.logprobs import token_logprobs, token_logprobs_from_logits
 from geogrpo_kernels.reference.policy_loss import linear_grpo_loss
 
@@ -9,6 +10,7 @@ __all__ = [
     "exact_kl_from_logits",
     "haversine_km",
     "kl_estimate",
+    "linear_exact_kl",
     "linear_grpo_loss",
     "token_logprobs",
     "token_logprobs_from_logits",

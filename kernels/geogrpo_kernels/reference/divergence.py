@@ -54,7 +54,7 @@ class ExactKL(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, ref_logits: Tensor, inv_temperature: float) -> Tensor:
         kl = logits.new_empty(len(logits), dtype=compute_dtype(logits))
         for rows in row_chunks(*logits.shape):
-            probs, log_ratio = _probs_and_log_ratio(logits[rows], ref_logits[rows], inv_temperature)
+            probs, log_ratio = probs_and_log_ratio(logits[rows], ref_logits[rows], inv_temperature)
             kl[rows] = row_dot(probs, log_ratio)
         ctx.save_for_backward(logits, ref_logits, kl)
         ctx.inv_temperature = inv_temperature
@@ -66,18 +66,24 @@ class ExactKL(torch.autograd.Function):
         logits, ref_logits, kl = ctx.saved_tensors
         grad = torch.empty_like(logits)
         for rows in row_chunks(*logits.shape):
-            probs, log_ratio = _probs_and_log_ratio(logits[rows], ref_logits[rows], ctx.inv_temperature)
-            # d KL / d logits = p (log(p / q) - KL) / temperature
-            scaled = log_ratio.sub_(kl[rows, None]).mul_((grad_kl[rows] * ctx.inv_temperature)[:, None])
-            # Exactly 0 without an upstream gradient, whatever the logits are
-            is_unneeded = (grad_kl[rows] == 0)[:, None]
-            grad[rows] = probs.mul_(scaled).masked_fill_(is_unneeded, 0.0).to(grad.dtype)
+            pair = probs_and_log_ratio(logits[rows], ref_logits[rows], ctx.inv_temperature)
+            grad[rows] = logit_gradient(*pair, kl[rows], grad_kl[rows], ctx.inv_temperature).to(grad.dtype)
         return grad, None, None
 
 
-def _probs_and_log_ratio(logits: Tensor, ref_logits: Tensor, inv_temperature: float) -> tuple[Tensor, Tensor]:
+def probs_and_log_ratio(logits: Tensor, ref_logits: Tensor, inv_temperature: float) -> tuple[Tensor, Tensor]:
     """p and log(p / q), 0 where p is 0, both (R, V)."""
     dtype = compute_dtype(logits)
     logprobs, ref_logprobs = ((values.to(dtype) * inv_temperature).log_softmax(-1) for values in (logits, ref_logits))
     probs = logprobs.exp()
     return probs, (logprobs - ref_logprobs).masked_fill_(probs == 0, 0.0)
+
+
+def logit_gradient(probs: Tensor, log_ratio: Tensor, kl: Tensor, grad_kl: Tensor, inv_temperature: float) -> Tensor:
+    """(R, V) from what probs_and_log_ratio gives, overwritten, (R,) KL and its (R,) upstream gradient.
+
+    d KL / d logits = p (log(p / q) - KL) / temperature
+    """
+    scaled = log_ratio.sub_(kl[:, None]).mul_((grad_kl * inv_temperature)[:, None])
+    # Exactly 0 without an upstream gradient, whatever the logits are
+    return probs.mul_(scaled).masked_fill_((grad_kl == 0)[:, None], 0.0)

@@ -16,12 +16,11 @@ from torch.autograd.function import once_differentiable
 from geogrpo_kernels.checks import check_head, check_per_token, check_range_of_gradients, check_temperature
 from geogrpo_kernels.objective import PolicyLoss, PolicyObjective, token_terms
 from geogrpo_kernels.reference.logprobs import (
-    TILE_ELEMENTS,
     HeadBlock,
     LogitGradient,
     add_tile,
     compute_dtype,
-    slices,
+    head_chunks,
 )
 from geogrpo_kernels.reference.products import linear
 from geogrpo_kernels.shards import (
@@ -31,9 +30,6 @@ from geogrpo_kernels.shards import (
     reduce_statistics,
     vocab_shard,
 )
-
-# Fewer rows would read the head more often than a matrix product can hide: 64 take a quarter longer.
-MIN_CHUNK_ROWS = 256
 
 
 def linear_grpo_loss(
@@ -93,7 +89,7 @@ class LinearGRPOLoss(torch.autograd.Function):
         grad_weight = torch.zeros_like(block.weight) if needs_weight else None
         grad_bias = work.new_zeros(len(weight)) if needs_bias else None
         outputs = work.new_empty(5, len(work))
-        for rows in slices(len(work), max(MIN_CHUNK_ROWS, TILE_ELEMENTS // shard.max_rows)):
+        for rows in head_chunks(len(work), shard.max_rows):
             logits, targets = block.logits(work[rows]), target_rows[rows]
             local = empty_statistics(len(logits), like=work)
             add_tile(local, logits, targets, inv_temperature)
