@@ -43,11 +43,13 @@ from geogrpo.policy.tiny import save_tiny_model
 from geogrpo.prompts import PROMPTS
 from geogrpo.regions.chain import supervised_answer
 from geogrpo.regions.index import default_index
+from geogrpo.report.alerts import AlertWatch
 from geogrpo.report.evaluated import write_evaluation
 from geogrpo.report.profile import traced_steps
 from geogrpo.report.progress import StageDisplay, make_console
 from geogrpo.report.run_log import RunLog, read_predictions
 from geogrpo.report.summary import skipped_lines, write_report
+from geogrpo.report.trackers import check_trackers, start_trackers
 from geogrpo.rewards import check_columns, find_rewards
 from geogrpo.rollout import ENGINES, make_engine
 from geogrpo.seeds import Stream, stream_seed
@@ -65,6 +67,7 @@ def validate(config: RunConfig) -> Splits:
     Raises:
         ValueError: naming the key, file or line at fault.
     """
+    check_trackers(config.logging)
     rewards = find_rewards(config.grpo.rewards)
     find_loss(config.grpo.loss)
     if config.grpo.sampling.engine not in ENGINES:
@@ -206,7 +209,11 @@ class Run:
         self.processor: Processor = load_processor(self.model_config, config.answer.prompt)
         self.engine = make_engine(config.grpo.sampling.engine, self.processor, max_rows=config.grpo.sampling.max_rows)
         self.policy = self._load_policy()
-        self.log = RunLog(self.folder) if is_main() else None
+        self.log, self._watch = None, None
+        if is_main():
+            options = config_to_dict(config)
+            self.log = RunLog(self.folder, start_trackers(config.logging, self.folder, options, is_resumed=resume))
+            self._watch = AlertWatch(config.logging, default_index())
 
     def train(self) -> None:
         """Both stages, each followed by its held-out evaluation, then the report."""
@@ -278,6 +285,7 @@ class Run:
         def after_grpo_step(record: StepRecord) -> None:
             if self.log:
                 self.log.log_completions(record.completions)
+            self._say_alerts(record)
             after_step(record.metrics)
 
         trace = self.folder / "profile" / f"{stage}.json.gz" if self._profile and is_main() else None
@@ -316,6 +324,13 @@ class Run:
                     on_step=after_grpo_step,
                 )
         self._save(optimizer, progress, reference)
+
+    def _say_alerts(self, record: StepRecord) -> None:
+        if self.log is None or self._watch is None:
+            return
+        for alert in self._watch.step(record.step, record.metrics, record.completions):
+            self.log.log_alert(alert)
+            self.console.print(alert.line(), style="yellow", markup=False, highlight=False, soft_wrap=True)
 
     def _save(self, optimizer: torch.optim.Optimizer, progress: Progress, reference: Reference | None) -> None:
         moving = None if reference is None else reference.moving

@@ -73,7 +73,7 @@ class LoggingConfig:
     project: str = "geogrpo"
     """What the runs are filed under there."""
     alert_window: int = 20
-    """Steps that an alert looks back over. 0: no alerts."""
+    """Steps that an alert looks back over, at least 4. 0: no alerts."""
     alert_parse_rate: float = 0.5
     """Alert when fewer answers than this share can be read."""
     alert_country_share: float = 0.5
@@ -84,7 +84,8 @@ class LoggingConfig:
     def __post_init__(self) -> None:
         for name in self.trackers:
             require(name in TRACKERS, "logging.trackers", name, f"one of {', '.join(TRACKERS)}")
-        require(self.alert_window >= 0, "logging.alert_window", self.alert_window, "0 or more")
+        is_window = self.alert_window == 0 or self.alert_window >= 4
+        require(is_window, "logging.alert_window", self.alert_window, "0 or at least 4")
         for name in ("alert_parse_rate", "alert_country_share"):
             value = getattr(self, name)
             require(0 <= value <= 1, f"logging.{name}", value, "between 0 and 1")

@@ -1,4 +1,4 @@
-"""The folder of a run: metrics, TensorBoard events, every completion, held-out predictions. Logs only grow."""
+"""The folder of a run: metrics, TensorBoard events, alerts, every completion, held-out predictions. Logs only grow."""
 
 import json
 import time
@@ -9,6 +9,8 @@ from typing import Any
 from torch.utils.tensorboard import SummaryWriter
 
 from geogrpo.evaluation import HeldOutPrediction, read_held_out
+from geogrpo.report.alerts import Alert
+from geogrpo.report.trackers import Trackers
 
 
 class RunLog:
@@ -16,23 +18,32 @@ class RunLog:
 
     Args:
         folder: runs/<name>; made when missing.
+        trackers: that get metrics and alerts, too; closed with the log.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, trackers: Trackers | None = None) -> None:
         self.folder = folder
+        self._trackers = trackers or Trackers({})
         folder.mkdir(parents=True, exist_ok=True)
         self._tensorboard = SummaryWriter(str(folder / "tensorboard"))
 
     def close(self) -> None:
-        """Flush the TensorBoard events."""
+        """Flush the TensorBoard events, and tell the trackers that the run has ended."""
         self._tensorboard.close()
+        self._trackers.close()
 
     def log_step(self, stage: str, step: int, metrics: dict[str, float]) -> None:
-        """One line of metrics.jsonl and one point of every TensorBoard curve."""
+        """One line of metrics.jsonl, one point of every TensorBoard curve, one step of every tracker."""
         record = {"stage": stage, "step": step, "time_s": round(time.time(), 3)}
         _append(self.folder / "metrics.jsonl", [{**record, **metrics}])
         for name, value in metrics.items():
             self._tensorboard.add_scalar(f"{stage}/{name}", value, step)
+        self._trackers.log_step(stage, step, metrics)
+
+    def log_alert(self, alert: Alert) -> None:
+        """One line of alerts.jsonl; trackers get it, too."""
+        _append(self.folder / "alerts.jsonl", [alert.to_json()])
+        self._trackers.alert(alert)
 
     def log_completions(self, records: Iterable[dict[str, Any]]) -> None:
         """Append sampled completions with their reward components."""
