@@ -12,10 +12,17 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    FSDPModule,
+    MixedPrecisionPolicy,
+    OffloadPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
 
-from geogrpo.config import ModelConfig
+from geogrpo.config import ModelConfig, ParallelConfig
 from geogrpo.policy.load import load_policy, load_processor
 from geogrpo.policy.lora import store_base
 from geogrpo.policy.model import Policy
@@ -99,37 +106,55 @@ def shard_slice(num_items: int) -> slice:
     return slice(num_items * this // ranks, num_items * (this + 1) // ranks)
 
 
-def load_sharded(config: ModelConfig, prompt: str = "chain_of_region") -> tuple[Policy, Processor]:
-    """The policy of config.path, sharded over all ranks, and its processor; joins the process group if need be.
+def load_sharded(
+    config: ModelConfig, prompt: str = "chain_of_region", parallel: ParallelConfig | None = None
+) -> tuple[Policy, Processor]:
+    """The policy of config.path, sharded over ranks, and its processor; joins the process group if need be.
 
     Args:
         config: with a path.
         prompt: a key of geogrpo.prompts.PROMPTS.
+        parallel: how it is sharded; None: over all ranks.
     Raises:
-        ValueError: naming the folder, when it holds no model that takes images.
+        ValueError: naming the folder, when it holds no model that takes images; as shard_policy.
     """
     device = init_distributed()
     processor = load_processor(config, prompt)
     policy = load_policy(config, processor.tokenizer)
-    return shard_policy(policy, device, getattr(torch, config.dtype)), processor
+    return shard_policy(policy, device, getattr(torch, config.dtype), parallel), processor
 
 
-def shard_policy(policy: Policy, device: torch.device, dtype: torch.dtype) -> Policy:
-    """Shard the policy over all ranks with FSDP2, block by block: float32 master weights, compute in `dtype`,
-    gradients summed (not averaged) in float32.
+def shard_policy(
+    policy: Policy, device: torch.device, dtype: torch.dtype, parallel: ParallelConfig | None = None
+) -> Policy:
+    """Shard the policy with FSDP2, block by block: float32 master weights, compute in `dtype`, gradients summed (not
+    averaged) over all ranks in float32.
 
     A vision tower whose features are cached is not sharded: a rank must be able to encode an image that another has in
-    its cache. What is frozen beside adapters has no master weights: it is kept in `dtype`.
+    its cache. It stays on the device, and so do buffers. What is frozen beside adapters has no master weights: it is
+    kept in `dtype`.
+
+    With parallel.cpu_offload, shards, their gradients and so the optimizer are in host memory; the device never holds
+    more of the model than what is gathered.
+
+    Args:
+        parallel: how it is spread; None: over all ranks, on the device.
+    Raises:
+        ValueError: naming parallel.shard_within, when nodes have different numbers of ranks.
     """
-    mesh = init_device_mesh(device.type, (world_size(),))
+    parallel = parallel or ParallelConfig()
+    mesh = _mesh(device, parallel)
     precision = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
     whole = set(policy.vision_parameters()) if policy.vision_cache is not None else set()
     store_base(policy, dtype, but=whole)
-    policy.to(device)
+    # What is sharded goes to the device block by block: all of it at once may not fit there.
+    for tensor in (*policy.buffers(), *(whole if parallel.cpu_offload else policy.parameters())):
+        tensor.data = tensor.data.to(device)
     policy.dtype = dtype
+    options: dict[str, Any] = {"mesh": mesh, "mp_policy": precision, "offload_policy": _offload(device, parallel)}
     for block in [*(() if whole else policy.vision_blocks), *policy.language_model.layers]:
-        fully_shard(block, mesh=mesh, mp_policy=precision)
-    fully_shard(policy, mesh=mesh, mp_policy=precision, ignored_params=whole)
+        fully_shard(block, **options)
+    fully_shard(policy, ignored_params=whole, **options)
     for module in _fsdp_modules(policy):
         # The loss is already divided by a token count over all ranks: gradients are added up, nothing else.
         module.set_gradient_divide_factor(1.0)
@@ -137,6 +162,34 @@ def shard_policy(policy: Policy, device: torch.device, dtype: torch.dtype) -> Po
     for method in ("loss", "hidden_states", "exact_kl", "prefill", "decode"):
         register_fsdp_forward_method(policy, method)
     return policy
+
+
+def _mesh(device: torch.device, parallel: ParallelConfig) -> DeviceMesh:
+    """(ranks,), or (nodes, ranks of a node) where each node has a copy: FSDP2 shards over the last dimension."""
+    if parallel.shard_within == "all":
+        return init_device_mesh(device.type, (world_size(),))
+    per_node = _ranks_per_node()
+    return init_device_mesh(device.type, (world_size() // per_node, per_node), mesh_dim_names=("node", "rank"))
+
+
+def _ranks_per_node() -> int:
+    """The same on every node, and a node's ranks follow one another; every rank must call this."""
+    local_rank, per_node = (int(os.environ.get(name, -1)) for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
+    if world_size() == 1:
+        return 1
+    found = all_gather_list([(local_rank, per_node)])
+    if found != [(i % max(1, per_node), per_node) for i in range(world_size())]:
+        raise ValueError(
+            "parallel.shard_within: node needs as many ranks on every node, numbered node by node, as torchrun makes"
+            " them with the same --nproc-per-node everywhere; (LOCAL_RANK, LOCAL_WORLD_SIZE) of the ranks here are"
+            f" {found}. Launch it so, or take parallel.shard_within: all."
+        )
+    return per_node
+
+
+def _offload(device: torch.device, parallel: ParallelConfig) -> OffloadPolicy:
+    """Pinned host memory is copied from and to a CUDA device while that computes; without one it cannot be had."""
+    return CPUOffloadPolicy(pin_memory=device.type == "cuda") if parallel.cpu_offload else OffloadPolicy()
 
 
 @contextmanager
@@ -154,20 +207,29 @@ def gathered_parameters(policy: Policy) -> Iterator[None]:
 
 
 @contextmanager
-def communicate_after(policy: Policy, *, is_last: bool) -> Iterator[None]:
-    """A forward and backward pass; unless it is the step's last, its parameters stay gathered for the next one and its
-    gradients are not yet added up over ranks.
+def communicate_after(policy: Policy, *, is_last: bool, once: bool = False) -> Iterator[None]:
+    """The forward and backward pass of one of a step's rows.
+
+    Nodes that have a copy each (parallel.shard_within: node) add up their gradients after the last row only: until
+    then a rank keeps the sum over its node.
+
+    Args:
+        is_last: whether this row is the step's last.
+        once: until the last row parameters stay gathered and gradients are not added up over any ranks; every rank
+            holds all of both meanwhile. False: both are communicated for every row.
     """
     modules = _fsdp_modules(policy)
+    waits = once and not is_last
     for module in modules:
-        module.set_requires_gradient_sync(is_last, recurse=False)
-        module.set_reshard_after_backward(is_last, recurse=False)
-        if not is_last:
+        module.set_requires_gradient_sync(not waits, recurse=False)
+        module.set_requires_all_reduce(is_last, recurse=False)
+        module.set_reshard_after_backward(not waits, recurse=False)
+        if waits:
             module.set_reshard_after_forward(False, recurse=False)
     try:
         yield
     finally:
-        if is_last:
+        if not waits:
             for module in modules:
                 module.set_reshard_after_forward(module is not policy, recurse=False)
 

@@ -341,7 +341,7 @@ def _answerer(
     transformers.utils.logging.disable_progress_bar()
     processor = load_processor(config.model, config.answer.prompt)
     policy = load_policy(config.model, processor.tokenizer)
-    policy = shard_policy(policy, device, getattr(torch, config.model.dtype))
+    policy = shard_policy(policy, device, getattr(torch, config.model.dtype), config.parallel)
     engine = make_engine(config.grpo.sampling.engine, processor)
     return partial(answer_in_batches, policy, processor, engine, examples, config.evaluation, **sampling)
 

@@ -173,7 +173,7 @@ def update(
     for row, batch, is_last in passes.rows(groups):
         with (
             clock.phase("forward_backward", len(batch.input_ids)),
-            communicate_after(policy, is_last=is_last or not passes.communicate_once),
+            communicate_after(policy, is_last=is_last, once=passes.communicate_once),
         ):
             if row is None:
                 nothing = torch.zeros(len(batch.target_ids), device=policy.device)

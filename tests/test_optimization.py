@@ -1,13 +1,11 @@
 """The gradient does not depend on how a step is split over rows and ranks."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from small_runs import torchrun
 
 from geogrpo.config import OptimizerConfig
 from geogrpo.optimization import learning_rate
@@ -27,9 +25,8 @@ def run_worker(
     communication: str = "every_row",
     trained: str = "all",
 ) -> dict:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
-    command += [str(WORKER), str(tiny_folder), str(output), str(budget), spread, communication, trained]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=os.environ, check=False)
+    arguments = [str(WORKER), str(tiny_folder), str(output), str(budget), spread, communication, trained, "all"]
+    done = torchrun(ranks, *arguments)
     assert done.returncode == 0, done.stderr[-3000:]
     return torch.load(output, weights_only=True)
 

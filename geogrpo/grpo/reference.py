@@ -51,7 +51,9 @@ class CopyReference:
     def head_weight(self) -> Tensor | None:
         """See Reference."""
         weight = self.policy.model.lm_head.weight.detach()
-        return (weight.full_tensor() if isinstance(weight, DTensor) else weight).to(self.policy.dtype)
+        return (weight.full_tensor() if isinstance(weight, DTensor) else weight).to(
+            self.policy.device, self.policy.dtype
+        )
 
     @torch.no_grad()
     def follow(self, policy: Policy, step: int) -> None:

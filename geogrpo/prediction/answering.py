@@ -63,7 +63,7 @@ class ModelAnswerer:
     """
 
     def __init__(self, config: RunConfig) -> None:
-        self._policy, self._processor = load_sharded(config.model, config.answer.prompt)
+        self._policy, self._processor = load_sharded(config.model, config.answer.prompt, config.parallel)
         self._engine = make_engine(config.grpo.sampling.engine, self._processor)
 
     def answer(self, picture: Image.Image, sampling: Sampling, on_text: OnText | None) -> tuple[str, list[str]]:

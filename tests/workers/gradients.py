@@ -1,8 +1,10 @@
-"""Run by torchrun from test_optimization.py: one update over four groups, gradients saved by rank 0.
+"""Run by torchrun from test_optimization.py and test_distributed.py: one update over four groups, gradients saved by
+rank 0.
 
 Arguments: model folder, output file, token budget of a row, how groups go to ranks ("shared" or "all_on_rank_0"),
 how often ranks communicate ("every_row" or "once"), what trains ("all", "language",
-"adapter", or "aligner" for language model and aligner).
+"adapter", or "aligner" for language model and aligner), how the policy is sharded ("all", "node", or either with
+"+offload").
 """
 
 import os
@@ -14,7 +16,7 @@ import torch.distributed as dist
 from PIL import Image
 
 from geogrpo.clock import Clock
-from geogrpo.config import LoraConfig, LossConfig, ModelConfig
+from geogrpo.config import LoraConfig, LossConfig, ModelConfig, ParallelConfig
 from geogrpo.distributed import init_distributed, is_main, shard_policy, shard_slice
 from geogrpo.grpo.token_scores import score_tokens
 from geogrpo.losses import LossInputs, grpo_loss
@@ -25,7 +27,9 @@ from geogrpo.policy.packing import Group
 from geogrpo.types import Example
 
 folder, output, budget = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-spread, communication, trained = sys.argv[4:7]
+spread, communication, trained, sharded = sys.argv[4:8]
+shard_within, _, offload = sharded.partition("+")
+parallel = ParallelConfig(shard_within=shard_within, cpu_offload=offload == "offload")
 device = init_distributed()
 lora = LoraConfig(rank=3 if trained == "adapter" else 0)
 config = ModelConfig(
@@ -42,10 +46,10 @@ with torch.no_grad():
         if ".lora_B." in name:
             # At 0, the other factor would have no gradient.
             parameter.copy_(torch.linspace(-9, 9, parameter.numel()).sin().view_as(parameter) / 100)
-policy = shard_policy(policy, device, torch.float32)
+policy = shard_policy(policy, device, torch.float32, parallel)
 reference = load_policy(config, processor.tokenizer).requires_grad_(False)
 reference.model.lm_head.weight.mul_(0.9)
-reference = shard_policy(reference, device, torch.float32)
+reference = shard_policy(reference, device, torch.float32, parallel)
 colors = ("red", "green", "navy", "orange")
 sizes = ((112, 112), (112, 56), (56, 56), (140, 56))
 groups = [
@@ -83,7 +87,7 @@ def metrics(indices, batch, loss):
     return {"entropy": loss.entropy, "kl": loss.kl}
 
 
-calls = {"all_gather_single": 0, "reduce_scatter_single": 0}
+calls = {"all_gather_single": 0, "reduce_scatter_single": 0, "all_reduce": 0}
 
 
 def counted(name):
