@@ -1,9 +1,9 @@
 """Every loss on the demo, from one supervised model: benchmarks/results/losses_cpu.json, the table of docs/losses.md.
 
-python -m benchmarks.loss_table [LOSS ...]      about 5 minutes a loss on 2 CPU cores; those that are there are kept
+python -m benchmarks.loss_table [LOSS ...]      about 3 minutes a loss on 2 CPU cores; those that are there are kept
 python -m benchmarks.loss_table --render        writes the table alone
 
-Two updates per sample, as one leaves every ratio at 1 and most losses alike.
+Two updates per sample, as one leaves every ratio at 1 and most losses alike, and half of the demo's prompts per step.
 """
 
 import dataclasses
@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from geogrpo_kernels import haversine_km
 
@@ -23,18 +24,17 @@ from geogrpo.config import GRPOConfig, ModelConfig, RunConfig
 from geogrpo.config_files import load_config
 from geogrpo.data import load_dataset
 from geogrpo.distributed import init_distributed, load_sharded
-from geogrpo.evaluation import greedy_points, predict_held_out, sampled_points, true_points
-from geogrpo.evaluation.answers import HeldOutPrediction
+from geogrpo.evaluation import answer_rewards, greedy_points, predict_held_out, true_points
 from geogrpo.losses import LOSSES
 from geogrpo.metrics import bootstrap, charged_km, paired_difference
-from geogrpo.rewards.distance import multiscale
 from geogrpo.rollout import make_engine
 from geogrpo.run import Run
 from geogrpo.trainer import train_grpo
 
 ROOT = Path(__file__).parents[1]
 RESULT, PAGE, START = ROOT / "benchmarks/results/losses_cpu.json", ROOT / "docs/losses.md", ROOT / "runs/losses_start"
-STEPS, UPDATES_PER_SAMPLE = 200, 2
+STEPS, UPDATES_PER_SAMPLE, PROMPTS_PER_STEP = 200, 2, 8
+RESAMPLES = 2000
 AS_PUBLISHED: dict[str, dict[str, Any]] = {
     "dr_grpo": {"advantage_scale": "none"},
     "rloo": {"advantage_scale": "none", "advantage_baseline": "leave_one_out"},
@@ -55,20 +55,10 @@ def stage_2(config: RunConfig, loss: str) -> GRPOConfig:
         config.grpo,
         steps=STEPS,
         updates_per_sample=UPDATES_PER_SAMPLE,
+        prompts_per_step=PROMPTS_PER_STEP,
         loss=dataclasses.replace(config.grpo.loss, name=loss),
         **AS_PUBLISHED.get(loss, {}),
     )
-
-
-def rewards_of(predictions: list[HeldOutPrediction]) -> dict[str, torch.Tensor]:
-    """(N,) multiscale reward of each image's greedy answer, and the mean of its samples'; km of the greedy one."""
-    truth, samples = true_points(predictions), sampled_points(predictions)
-    distance_km = haversine_km(greedy_points(predictions), truth)
-    return {
-        "greedy_reward": multiscale(distance_km),
-        "sampled_reward": multiscale(haversine_km(samples, truth[:, None].expand_as(samples))).mean(-1),
-        "distance_km": torch.from_numpy(charged_km(distance_km.numpy())),
-    }
 
 
 class Held:
@@ -81,8 +71,8 @@ class Held:
         """The supervised model, and its processor."""
         return load_sharded(ModelConfig(path=str(START / "model"), dtype=self._config.model.dtype), "short")
 
-    def answers(self, policy: Any, processor: Any) -> dict[str, torch.Tensor]:
-        """What the policy's answers to the held-out images earn."""
+    def answers(self, policy: Any, processor: Any) -> dict[str, np.ndarray]:
+        """(N,) what the policy's answers to the held-out images earn, and km of the greedy one."""
         predictions, _ = predict_held_out(
             policy,
             processor,
@@ -92,10 +82,11 @@ class Held:
             max_new_tokens=self._config.grpo.sampling.max_new_tokens,
             seed=self._config.seed,
         )
-        return rewards_of(predictions)
+        distance_km = haversine_km(greedy_points(predictions), true_points(predictions)).numpy()
+        return answer_rewards(predictions) | {"distance_km": charged_km(distance_km)}
 
 
-def train(held: Held, config: RunConfig, loss: str, before: dict[str, torch.Tensor]) -> dict[str, Any]:
+def train(held: Held, config: RunConfig, loss: str, before: dict[str, np.ndarray]) -> dict[str, Any]:
     """One loss: the supervised model trained with it, and what changed on the held-out images."""
     policy, processor = held.load()
     steps: list[dict[str, float]] = []
@@ -112,13 +103,13 @@ def train(held: Held, config: RunConfig, loss: str, before: dict[str, torch.Tens
     seconds = time.perf_counter() - started
     after = held.answers(policy, processor)
     changes = {
-        name: dataclasses.asdict(paired_difference(before[name].numpy(), after[name].numpy()))
+        name: dataclasses.asdict(paired_difference(before[name], after[name], num_samples=RESAMPLES))
         for name in ("greedy_reward", "sampled_reward")
     }
     return {
-        **{name: dataclasses.asdict(bootstrap(after[name].numpy())) for name in changes},
+        **{name: dataclasses.asdict(bootstrap(after[name], num_samples=RESAMPLES)) for name in changes},
         **{f"{name}_change": change for name, change in changes.items()},
-        "median_km": float(after["distance_km"].median()),
+        "median_km": float(np.median(after["distance_km"])),
         "minutes": seconds / 60,
         "has_diverged": not all(math.isfinite(step["loss"]) and math.isfinite(step["grad_norm"]) for step in steps),
         **{f"last_20_{name}": sum(step[name] for step in steps[-20:]) / 20 for name in LOGGED},
@@ -147,9 +138,10 @@ def render(result: dict[str, Any]) -> str:
     machine = result["machine"]
     lines.append("")
     lines.append(
-        f"{STEPS} steps of the demo with {UPDATES_PER_SAMPLE} updates each, all from one supervised model and with one"
-        f" seed; {result['num_images']:,} held-out images, multiscale reward, 95 % intervals of the paired change;"
-        f" clipped tokens and entropy of the last 20 steps. torch {machine['torch']}, {machine['cpu']}."
+        f"{STEPS} steps of the demo, {PROMPTS_PER_STEP} prompts and {UPDATES_PER_SAMPLE} updates each, all from one"
+        f" supervised model and with one seed; {result['num_images']:,} held-out images, multiscale reward, 95 %"
+        " intervals of the paired change; clipped tokens and entropy of the last 20 steps."
+        f" torch {machine['torch']}, {machine['cpu']}."
     )
     return "\n".join(lines)
 
@@ -178,7 +170,7 @@ def main(words: list[str]) -> None:
         machine = {"cpu": platform.processor() or platform.machine(), "cores": len(os.sched_getaffinity(0))}
         result |= {"num_images": len(before["distance_km"]), "machine": machine | {"torch": torch.__version__}}
         means = {name: float(before[name].mean()) for name in ("greedy_reward", "sampled_reward")}
-        result["start"] = means | {"median_km": float(before["distance_km"].median())}
+        result["start"] = means | {"median_km": float(np.median(before["distance_km"]))}
         for loss in words or [name for name in LOSSES if name not in result["losses"]]:
             result["losses"][loss] = train(held, config, loss, before)
             RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

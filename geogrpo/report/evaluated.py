@@ -23,7 +23,7 @@ from geogrpo.metrics import CONTINENT_OF, Estimate, Metrics
 from geogrpo.parsing import parse_completion
 from geogrpo.regions.index import RegionIndex
 from geogrpo.report.finding_tables import comparison_tables, floor_note, floor_rows, region_table, uncertainty_tables
-from geogrpo.report.page.content import Calibration, Groups, PageExample
+from geogrpo.report.page.content import Calibration, Groups, PageExample, SampledGroup
 from geogrpo.report.page.figures import write_figures
 from geogrpo.report.page.page import write_page
 from geogrpo.report.tables import (
@@ -55,6 +55,7 @@ def write_evaluation(
     uncertainty: Uncertainty | None = None,
     comparison: Comparison | None = None,
     rewards: Sequence[Mapping[str, float]] = (),
+    completions: Sequence[SampledGroup] = (),
 ) -> None:
     """Write report.html, figures/, metrics.md and metrics.tex.
 
@@ -69,6 +70,7 @@ def write_evaluation(
         uncertainty: from evaluation.confidence; None measures it here, where there are samples.
         comparison: with another evaluation; None for none.
         rewards: component -> reward for each prediction, at least for the first MAX_EXAMPLES; empty for none.
+        completions: sampled while training; empty for none.
     """
     uncertainty = uncertainty or measure_uncertainty(predictions, index)
     columns = main_columns(comparator)
@@ -97,6 +99,7 @@ def write_evaluation(
         calibration=calibration,
         tables=tables,
         groups=groups,
+        completions=completions,
         world=world,
     )
     write_figures(folder / "figures", distance_km=distance_km, calibration=calibration, groups=groups)

@@ -16,16 +16,15 @@ from rich.table import Table
 from geogrpo.checkpoint import STAGES
 from geogrpo.evaluation import (
     HeldOutPrediction,
+    answer_rewards,
     greedy_points,
     held_out_summary,
-    sampled_points,
     true_points,
 )
 from geogrpo.metrics import THRESHOLDS_KM, Estimate, bootstrap, charged_km, paired_difference
 from geogrpo.regions.index import RegionIndex
 from geogrpo.report.figures import distance_histogram, reward_curve, world_map
 from geogrpo.report.run_log import predictions_path, read_metrics, read_predictions
-from geogrpo.rewards.distance import multiscale
 
 REWARD = "multiscale"
 """The reward of the closing table, whatever GRPO was paid for: one yardstick for all runs."""
@@ -112,18 +111,12 @@ def stage_change(
         ValueError: when the two stages did not answer the same images.
     """
     _check_same_images(before, after)
-    values: dict[str, list[np.ndarray]] = {}
-    for records in (before, after):
-        truth, sampled = true_points(records), sampled_points(records)
-        if sampled.numel():
-            rewards = multiscale(haversine_km(sampled, truth[:, None].expand_as(sampled)))
-            values.setdefault("sampled_reward", []).append(rewards.mean(-1).numpy())
-        values.setdefault("greedy_reward", []).append(multiscale(haversine_km(greedy_points(records), truth)).numpy())
+    first, second = answer_rewards(before), answer_rewards(after)
     change: dict[str, Estimate] = {}
-    for name, (first, second) in values.items():
-        change[f"{name}_stage_1"] = bootstrap(first, num_samples=num_samples)
-        change[f"{name}_stage_2"] = bootstrap(second, num_samples=num_samples)
-        change[f"{name}_change"] = paired_difference(first, second, num_samples=num_samples)
+    for name in [name for name in ("sampled_reward", "greedy_reward") if name in first]:
+        change[f"{name}_stage_1"] = bootstrap(first[name], num_samples=num_samples)
+        change[f"{name}_stage_2"] = bootstrap(second[name], num_samples=num_samples)
+        change[f"{name}_change"] = paired_difference(first[name], second[name], num_samples=num_samples)
     return change
 
 

@@ -17,7 +17,8 @@ from PIL import Image
 
 from geogrpo.metrics import Estimate
 from geogrpo.report.page.content import Calibration, Groups, PageExample
-from geogrpo.report.page.page import MAX_TEXT_BYTES, THUMBNAIL_BYTES, write_page
+from geogrpo.report.page.page import write_page
+from geogrpo.report.page.pieces import MAX_TEXT_BYTES, THUMBNAIL_BYTES
 from geogrpo.report.tables import MetricRow, TextTable
 
 SUMMARY = [MetricRow("greedy", {"geoscore": Estimate(3000.0, 2900.0, 3100.0)})]

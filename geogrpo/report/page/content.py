@@ -105,3 +105,34 @@ class Groups:
     rows: Sequence[MetricRow]
     plotted: str = "geoscore"
     """The metric of the plot: a key of tables.COLUMNS."""
+
+
+@dataclass(frozen=True)
+class SampledCompletion:
+    """One completion of a training step."""
+
+    text: str
+    predicted_latlon_deg: tuple[float, float] | None
+    """None where it has no usable coordinates."""
+    distance_km: float | None
+    """None without a prediction."""
+    reward: float | None
+    """None where a reward was missing, as in the next two."""
+    rewards: Mapping[str, float | None]
+    """Component -> reward."""
+    advantage: float | None
+
+
+@dataclass(frozen=True)
+class SampledGroup:
+    """An image of a training step with what was sampled for it."""
+
+    step: int
+    id: str
+    true_latlon_deg: tuple[float, float]
+    image: str | Path | Image.Image | ImageSource | None
+    """None where the image is not known any more."""
+    completions: Sequence[SampledCompletion]
+    """Those shown."""
+    num_completions: int
+    """Of the whole group."""

@@ -7,8 +7,6 @@ own script and style by their hashes, pictures from the page itself, and no addr
 
 import base64
 import hashlib
-import html
-import io
 import json
 import math
 import re
@@ -21,19 +19,14 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from geogrpo.images import open_image
 from geogrpo.metrics import FARTHEST_KM, THRESHOLDS_KM
-from geogrpo.report.page.content import Calibration, Groups, PageExample
+from geogrpo.report.page.completions import completions_section
+from geogrpo.report.page.content import Calibration, Groups, PageExample, SampledGroup
+from geogrpo.report.page.pieces import cut, escaped, framed, jpeg, thumbnail
 from geogrpo.report.page.plots import error_histogram, group_bars, reliability_diagram, risk_coverage
-from geogrpo.report.tables import MISSING, MetricRow, TableColumn, TextTable, clean_text, formatted, shown_columns
+from geogrpo.report.tables import MISSING, MetricRow, TableColumn, TextTable, formatted, shown_columns
 from geogrpo.types import Example
 
-THUMBNAIL_BYTES = 7_000
-"""At most, so that 1,000 examples with the longest texts stay under 15 MB."""
-THUMBNAIL_STEPS = ((160, 78), (160, 60), (160, 40), (120, 40), (80, 40), (48, 30))
-"""(longest side in pixels, JPEG quality), tried until the thumbnail is small enough."""
-MAX_TEXT_BYTES = 2_500
-"""Of an answer, of its reasoning and of any other text, in UTF-8; the page says how much it left out."""
 MAX_NARROW_CHARACTERS = 70
 """In a row: two tables of so many fit beside each other on a wide screen."""
 WORLD_SIZE = (2048, 1024)
@@ -52,6 +45,7 @@ def write_page(
     calibration: Calibration | None = None,
     tables: Sequence[TextTable] = (),
     groups: Sequence[Groups] = (),
+    completions: Sequence[SampledGroup] = (),
     world: Image.Image | None = None,
 ) -> None:
     """Write the report of a run to `path`; it opens in a browser from a disk or a mail, without a network.
@@ -67,6 +61,7 @@ def write_page(
         calibration: for the reliability diagram and the risk-coverage curve; None for neither.
         tables: further ones, below the plots.
         groups: one table and one plot each.
+        completions: sampled while training, shown by step; none for no such section.
         world: equirectangular picture of the whole Earth under the map; None for the outline of the land alone.
     Raises:
         ValueError: when there are no examples or no summary rows.
@@ -83,25 +78,26 @@ def write_page(
     data = {
         "farthest_km": FARTHEST_KM,
         "thresholds_km": THRESHOLDS_KM,
-        "world": None if world is None else _jpeg(world.convert("RGB").resize(WORLD_SIZE), 70),
+        "world": None if world is None else jpeg(world.convert("RGB").resize(WORLD_SIZE), 70),
         "examples": [_example_record(example) for example in examples],
     }
     parts = {
         "policy": _policy(script, style),
-        "title": _escaped(title),
+        "title": escaped(title),
         "style": style,
         "lede": _lede(distance_km),
         "summary": _table(summary, columns),
         "summary_note": _note(summary_note),
         "plots": "".join(
-            f"<figure><figcaption>{_escaped(name)}</figcaption>{svg}</figure>" for name, svg in plots.items()
+            f"<figure><figcaption>{escaped(name)}</figcaption>{svg}</figure>" for name, svg in plots.items()
         ),
         "tables": "".join(map(_text_table, tables)),
         "groups": "".join(
-            f"<section><h2>{_escaped(group.title)}</h2>{_table(group.rows, columns)}</section>" for group in groups
+            f"<section><h2>{escaped(group.title)}</h2>{_table(group.rows, columns)}</section>" for group in groups
         ),
-        "config": _escaped(yaml.safe_dump(_plain(config), sort_keys=False, allow_unicode=True)),
-        "land_source": _escaped(json.loads(land)["source"]),
+        "completions": completions_section(completions),
+        "config": escaped(yaml.safe_dump(_plain(config), sort_keys=False, allow_unicode=True)),
+        "land_source": escaped(json.loads(land)["source"]),
         "land": land,
         "data": _embedded(data),
         "script": script,
@@ -123,10 +119,6 @@ def _policy(script: str, style: str) -> str:
     )
 
 
-def _escaped(text: str) -> str:
-    return html.escape(clean_text(text))
-
-
 def _embedded(data: Any) -> str:
     """JSON that no HTML parser takes for the end of its script."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
@@ -141,32 +133,28 @@ def _lede(distance_km: np.ndarray) -> str:
 
 
 def _note(text: str) -> str:
-    return f'<p class="note">{_escaped(text)}</p>' if text else ""
+    return f'<p class="note">{escaped(text)}</p>' if text else ""
 
 
 def _text_table(table: TextTable) -> str:
     num_characters = max(len("".join(row)) for row in [table.header, *table.rows])
     width = "wide" if num_characters > MAX_NARROW_CHARACTERS else "narrow"
-    numbers = "".join(f'<th class="number" scope="col">{_escaped(title)}</th>' for title in table.header[1:])
+    numbers = "".join(f'<th class="number" scope="col">{escaped(title)}</th>' for title in table.header[1:])
     lines = [
-        f'<tr><th scope="row">{_escaped(row[0])}</th>'
-        + "".join(f'<td class="number">{_escaped(cell)}</td>' for cell in row[1:])
+        f'<tr><th scope="row">{escaped(row[0])}</th>'
+        + "".join(f'<td class="number">{escaped(cell)}</td>' for cell in row[1:])
         + "</tr>"
         for row in table.rows
     ]
-    framed = _framed(f"<th>{_escaped(table.header[0])}</th>{numbers}", lines)
-    return f'<section class="{width}"><h2>{_escaped(table.title)}</h2>{framed}{_note(table.note)}</section>'
-
-
-def _framed(header: str, lines: Sequence[str]) -> str:
-    return f'<div class="scroll"><table><thead><tr>{header}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+    body = framed(f"<th>{escaped(table.header[0])}</th>{numbers}", lines)
+    return f'<section class="{width}"><h2>{escaped(table.title)}</h2>{body}{_note(table.note)}</section>'
 
 
 def _table(rows: Sequence[MetricRow], wanted: Mapping[str, TableColumn] | None = None) -> str:
     columns = shown_columns(rows, wanted)
     has_counts = any(row.num_images is not None for row in rows)
     titles = ["images"] * has_counts + [column.title for column in columns.values()]
-    header = "".join(f'<th class="number" scope="col">{_escaped(title)}</th>' for title in titles)
+    header = "".join(f'<th class="number" scope="col">{escaped(title)}</th>' for title in titles)
     lines = []
     for row in rows:
         cells = [MISSING if row.num_images is None else f"{row.num_images:,}"] * has_counts
@@ -177,14 +165,16 @@ def _table(rows: Sequence[MetricRow], wanted: Mapping[str, TableColumn] | None =
                 value, *ends = formatted(estimate, column.form)
                 cells[-1] = value + (f"<small>{' – '.join(ends)}</small>" if ends else "")
         numbers = "".join(f'<td class="number">{cell}</td>' for cell in cells)
-        lines.append(f'<tr><th scope="row">{_escaped(row.name)}</th>{numbers}</tr>')
-    return _framed(f"<th></th>{header}", lines)
+        lines.append(f'<tr><th scope="row">{escaped(row.name)}</th>{numbers}</tr>')
+    return framed(f"<th></th>{header}", lines)
 
 
 def _example_record(example: PageExample) -> dict[str, Any]:
-    image, image_problem = _thumbnail(example)
+    image, image_problem = None, None
+    if example.image is not None:
+        image, image_problem = thumbnail(Example(example.id, example.image, example.true_latlon_deg))
     return {
-        "id": _cut(example.id),
+        "id": cut(example.id),
         "image": image,
         "image_problem": image_problem,
         "truth": _rounded(example.true_latlon_deg),
@@ -192,42 +182,20 @@ def _example_record(example: PageExample) -> dict[str, Any]:
         "distance_km": None if example.distance_km is None else round(example.distance_km, 3),
         "country": _optional_text(example.country),
         "continent": _optional_text(example.continent),
-        "text": _cut(example.text),
-        "thinking": _cut(example.thinking),
+        "text": cut(example.text),
+        "thinking": cut(example.thinking),
         "names": [
-            [_cut(level), _optional_text(true), _optional_text(predicted)]
+            [cut(level), _optional_text(true), _optional_text(predicted)]
             for level, (true, predicted) in example.names.items()
         ],
         "rewards": [
-            [_cut(name), round(value, 4) if math.isfinite(value) else None] for name, value in example.rewards.items()
+            [cut(name), round(value, 4) if math.isfinite(value) else None] for name, value in example.rewards.items()
         ],
-        "facts": [[_cut(term), _cut(value)] for term, value in example.facts.items()],
+        "facts": [[cut(term), cut(value)] for term, value in example.facts.items()],
         "radius_50_km": example.radius_50_km,
         "radius_90_km": example.radius_90_km,
         "problem": _optional_text(example.problem),
     }
-
-
-def _thumbnail(example: PageExample) -> tuple[str | None, str | None]:
-    """(base64 JPEG, None), or (None, why there is none)."""
-    if example.image is None:
-        return None, None
-    try:
-        picture = open_image(Example(example.id, example.image, example.true_latlon_deg))
-    except ValueError as error:
-        return None, _cut(str(error))
-    for side, quality in THUMBNAIL_STEPS:
-        picture.thumbnail((side, side))
-        encoded = _jpeg(picture, quality)
-        if len(encoded) * 3 // 4 <= THUMBNAIL_BYTES:
-            break
-    return encoded, None
-
-
-def _jpeg(picture: Image.Image, quality: int) -> str:
-    file = io.BytesIO()
-    picture.save(file, "JPEG", quality=quality, optimize=True)
-    return base64.b64encode(file.getvalue()).decode()
 
 
 def _rounded(latlon_deg: tuple[float, float] | None) -> list[float] | None:
@@ -235,14 +203,7 @@ def _rounded(latlon_deg: tuple[float, float] | None) -> list[float] | None:
 
 
 def _optional_text(text: str | None) -> str | None:
-    return None if text is None else _cut(text)
-
-
-def _cut(text: str) -> str:
-    text = clean_text(text)
-    kept = text.encode()[:MAX_TEXT_BYTES].decode(errors="ignore")
-    left_out = len(text) - len(kept)
-    return f"{kept}… ({left_out:,} more characters)" if left_out else text
+    return None if text is None else cut(text)
 
 
 def _plain(value: Any) -> Any:
