@@ -196,11 +196,16 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(path.parent for path in folder.glob(f"[0-9]*/{PROGRESS_FILE}"))
 
 
-def prune_checkpoints(folder: Path, keep: int) -> None:
-    """Delete all but the newest `keep` checkpoints of each stage: the last supervised one is GRPO's reference."""
+def prune_checkpoints(folder: Path, keep: int, *, kept: Path | None = None) -> None:
+    """Delete all but the newest `keep` checkpoints of each stage: the last supervised one is GRPO's reference.
+
+    Args:
+        kept: one more that stays.
+    """
     if is_main():
         for index, _ in enumerate(STAGES):
-            for old in [path for path in list_checkpoints(folder) if path.name.startswith(f"{index}-")][:-keep]:
+            of_stage = [path for path in list_checkpoints(folder) if path.name.startswith(f"{index}-")]
+            for old in [path for path in of_stage[:-keep] if path != kept]:
                 # First what makes it complete: a deletion cut short must not leave what looks like a checkpoint.
                 (old / PROGRESS_FILE).unlink()
                 shutil.rmtree(old)

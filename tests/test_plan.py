@@ -39,7 +39,7 @@ from geogrpo.policy.attention import ATTENTION_NAME, IMAGE_ATTENTION_NAME
 from geogrpo.policy.decoding import DecodeLayout
 from geogrpo.policy.load import load_policy, load_processor
 from geogrpo.policy.model import Policy
-from geogrpo.policy.packing import Group, pack, split_by_budget
+from geogrpo.policy.packing import Group, pack, split_by_budget, split_into_rows
 from geogrpo.policy.processing import Processor
 from geogrpo.policy.tiny import save_tiny_model
 from geogrpo.prompts import PROMPTS
@@ -404,6 +404,22 @@ def test_rows_per_step_are_what_packing_makes_of_the_longest_groups(tiny_folder:
     assert stage.groups_per_row == max(len(row) for row in rows)
 
 
+def test_a_group_larger_than_a_row_is_planned_in_the_parts_it_is_split_into(
+    tiny_folder: Path, processor: Processor
+) -> None:
+    grpo = GRPOConfig(prompts_per_step=2, group_size=7, sampling=SamplingConfig(max_new_tokens=24))
+    config = RunConfig(tokens_per_microbatch=100, model=model_config(tiny_folder), grpo=grpo)
+    stage = plan_run(config, 1, data=DataSize(12, 12, 16, 8)).stages[1]
+    (group,) = equal_groups(processor, 1, 7, 24)
+    per_token = dataclasses.replace(group.prompt, token_ids=group.prompt.token_ids[:24])
+    rows = split_into_rows([Group(per_token, group.completions)] * 2, 100)
+    assert stage.rows_per_step == len(rows) == 6
+    assert stage.memory is not None
+    whole = plan_run(dataclasses.replace(config, tokens_per_microbatch=1000), 1, data=DataSize(12, 12, 16, 8)).stages[1]
+    assert whole.memory is not None
+    assert stage.memory.activations < whole.memory.activations / 3
+
+
 def test_epochs_are_those_of_the_loader() -> None:
     data = DataSize(num_train=500_000, num_grpo_train=40, image_tokens=200, text_tokens=100)
     supervised, grpo = plan_run(recipe("geo_r", "--grpo.steps=5"), 8, data=data).stages
@@ -492,7 +508,10 @@ def test_what_will_not_work_well_is_said() -> None:
     notes = " ".join(format_plan(plan_run(recipe("globe"), 8)).split())
     assert "grpo.prompts_per_step is 6, so 2 of 8 GPUs have nothing to do" in notes
     assert "more than tokens_per_microbatch (8,192)" in notes
-    assert "in the 141 GB of an H200: training needs up to" in notes
+    assert "WARNING" not in notes
+    large = " ".join(format_plan(plan_run(recipe("globe", "--tokens_per_microbatch=20000"), 8)).split())
+    assert "in the 141 GB of an H200: training needs up to" in large
+    assert "lower tokens_per_microbatch" in large
     small = ("--sampling.max_new_tokens=256", "--prompts_per_step=8")
     fine = format_plan(plan_run(recipe("globe", small[0], "--grpo.prompts_per_step=8"), 8))
     assert "NOTE" not in fine

@@ -32,7 +32,7 @@ def test_a_recipe_can_be_run_and_is_named_like_its_file(name: str) -> None:
     assert config.data.name in DATASETS
     assert config.answer.prompt in PROMPTS
     assert config.grpo.sampling.engine in ENGINES
-    find_loss(config.grpo.loss.name)
+    find_loss(config.grpo.loss)
     find_rewards(config.grpo.rewards)
 
 

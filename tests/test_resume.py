@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import TINY
-from small_runs import final_tensors, no_steps, without_timing
+from small_runs import final_tensors, interrupt_at, no_steps, without_timing
 
 from geogrpo.checkpoint import latest_checkpoint
 from geogrpo.config import ModelConfig, OptimizerConfig, RunConfig
-from geogrpo.report.run_log import RunLog, read_metrics
+from geogrpo.report.run_log import read_metrics
 from geogrpo.run import Run
 
 
@@ -22,18 +22,6 @@ def finished(config: RunConfig, device: torch.device) -> Run:
     run = Run(no_steps(config), device, resume=False)
     run.train()
     return run
-
-
-def interrupt_at(monkeypatch: pytest.MonkeyPatch, stage: str, step: int) -> None:
-    """Die while logging the given step, as a killed process would: after the update, before its checkpoint."""
-    original = RunLog.log_step
-
-    def log_step(self: RunLog, at_stage: str, at_step: int, metrics: dict[str, float]) -> None:
-        if (at_stage, at_step) == (stage, step):
-            raise KeyboardInterrupt
-        original(self, at_stage, at_step, metrics)
-
-    monkeypatch.setattr(RunLog, "log_step", log_step)
 
 
 @pytest.mark.slow

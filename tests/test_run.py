@@ -127,8 +127,8 @@ def test_everything_random_in_a_run_has_a_stream_of_its_own(
     tiny = ModelConfig(tiny=TINY, dtype="float32")
     Run(dataclasses.replace(no_steps(config), model=tiny, grpo=one_step), device, resume=False).train()
     assert {len(seed) for seed in seeds} == {4}
-    # The crops and the draw of held-out examples belong to data sets that this run has none of.
-    assert {seed[1] for seed in seeds} == set(Stream) - {Stream.CROPS, Stream.HELD_OUT}
+    # The crops and the draw of held-out examples belong to data sets that this run has none of; it resamples nothing.
+    assert {seed[1] for seed in seeds} == set(Stream) - {Stream.CROPS, Stream.HELD_OUT, Stream.RESAMPLING}
 
 
 def test_a_second_run_does_not_touch_the_first(config: RunConfig, device: torch.device) -> None:
@@ -182,7 +182,8 @@ def test_two_ranks_do_what_one_does(config: RunConfig, dataset: Path, device: to
         supervised=dataclasses.replace(config.supervised, steps=2),
         # Three held-out images in batches of one: one rank has a batch more than the other.
         data=dataclasses.replace(config.data, test_path=str(dataset / "three.jsonl")),
-        evaluation=dataclasses.replace(config.evaluation, batch_size=1),
+        # Evaluations while training, by steps and by the main rank's clock
+        evaluation=dataclasses.replace(config.evaluation, batch_size=1, every_steps=2, every_minutes=1e-9),
         grpo=dataclasses.replace(config.grpo, steps=2),
     )
     one = Run(short, device, resume=False)
@@ -195,8 +196,9 @@ def test_two_ranks_do_what_one_does(config: RunConfig, dataset: Path, device: to
     assert done.returncode == 0, done.stderr[-3000:]
     folder = Path(two.output_dir) / "two"
     expected, actual = read_metrics(one.folder), read_metrics(folder)
-    assert [record["step"] for record in actual] == [1, 2, 1, 2]
-    assert expected[2]["num_skipped_images"] > 0
+    assert [record["step"] for record in actual] == [1, 2, 0, 1, 2]
+    assert all("eval/geoscore" in record for record in actual[2:])
+    assert expected[3]["num_skipped_images"] > 0
     for one_step, two_step in zip(expected, actual, strict=True):
         for key in without_timing(one_step).keys() - {"stage"}:
             assert two_step[key] == pytest.approx(one_step[key], rel=1e-3, abs=1e-5), key
@@ -237,7 +239,7 @@ def test_a_tiny_model_appears_complete_or_not_at_all(
         (folder / "config.json").write_text("{}")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("geogrpo.run.save_tiny_model", breaks)
+    monkeypatch.setattr("geogrpo.run.setup.save_tiny_model", breaks)
     with pytest.raises(KeyboardInterrupt):
         Run(dataclasses.replace(config, model=ModelConfig(tiny=TINY)), device, resume=False)
     assert not (Path(config.output_dir) / config.name / "initial_model").exists()

@@ -8,12 +8,13 @@ from geogrpo.evaluation.answers import (
     sampled_points,
     true_points,
 )
-from geogrpo.evaluation.closing import best_constant_guess, held_out_summary
+from geogrpo.evaluation.closing import answer_rewards, best_constant_guess, held_out_summary
 from geogrpo.evaluation.policy import answer_in_batches, predict_held_out
 
 __all__ = [
     "HeldOutPrediction",
     "answer_in_batches",
+    "answer_rewards",
     "best_constant_guess",
     "greedy_points",
     "held_out_prediction",

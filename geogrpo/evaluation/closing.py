@@ -1,6 +1,6 @@
 """The closing table of a run, and the floor for ignoring the image.
 
-Shapes: N images.
+Shapes: N images, K samples.
 """
 
 from collections.abc import Sequence
@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from geogrpo_kernels import haversine_km
 
+from geogrpo.evaluation.answers import HeldOutPrediction, greedy_points, sampled_points, true_points
 from geogrpo.metrics import Estimate, geoscore, summarize
 from geogrpo.regions.index import RegionIndex
+from geogrpo.rewards.distance import multiscale
 from geogrpo.seeds import Stream, stream_seed
 from geogrpo.types import Example
 
@@ -42,3 +44,19 @@ def held_out_summary(
     predicted, truth = index.lookup(predicted_latlon_deg).country, index.lookup(true_latlon_deg).country
     right = (predicted >= 0) & (predicted == truth)
     return summarize(distance_km, right, num_samples=num_samples)
+
+
+def answer_rewards(predictions: Sequence[HeldOutPrediction]) -> dict[str, np.ndarray]:
+    """(N,) multiscale reward of answers, one yardstick whatever GRPO is paid for.
+
+    Args:
+        predictions: at least one, all with as many samples.
+    Returns:
+        `greedy_reward`; with samples also `sampled_reward`, an image's mean, and `best_sample_reward`, its largest.
+    """
+    truth, sampled = true_points(predictions), sampled_points(predictions)
+    found = {"greedy_reward": multiscale(haversine_km(greedy_points(predictions), truth)).numpy()}
+    if sampled.numel():
+        rewards = multiscale(haversine_km(sampled, truth[:, None].expand_as(sampled)))
+        found |= {"sampled_reward": rewards.mean(-1).numpy(), "best_sample_reward": rewards.amax(-1).numpy()}
+    return found

@@ -66,7 +66,7 @@ class StagePlan:
     group: GroupSize | None
     """A prompt and its completions at their longest, or like the first example's once the data are loaded."""
     groups_per_row: int | None
-    """In one packed row of the busiest GPU."""
+    """In one packed row of the busiest GPU; parts of groups, where one is larger than a row."""
     rows_per_step: int | None
     """On the busiest GPU."""
     memory: MemoryPlan | None
@@ -183,13 +183,15 @@ def _plan_stage(
         group_size=stage.group_size,
     )
     on_gpu = math.ceil(stage.prompts_per_step / num_gpus)
-    per_row = min(on_gpu, max(1, config.tokens_per_microbatch // group.packed_tokens))
+    part, num_parts = _part_in_row(group, config.tokens_per_microbatch)
+    num_parts *= on_gpu
+    per_row = min(num_parts, max(1, config.tokens_per_microbatch // part.packed_tokens))
     is_grpo = stage.section == "grpo"
     use_reference = is_grpo and config.grpo.loss.beta > 0
     number_bytes = getattr(torch, config.model.dtype).itemsize
     answers = replace(group, completion_tokens=config.grpo.sampling.max_new_tokens)
     phases = [*([(group, on_gpu)] if is_grpo else []), _evaluation_batch(answers, config, num_gpus)]
-    step_s = training_seconds(shape, group, on_gpu, use_reference=use_reference, hardware=hardware)
+    step_s = training_seconds(shape, part, num_parts, use_reference=use_reference, hardware=hardware)
     if is_grpo:
         step_s += sampling_seconds(shape, group, on_gpu, number_bytes=number_bytes, hardware=hardware)
     is_tiny = config.model.path is None
@@ -197,10 +199,10 @@ def _plan_stage(
         stage,
         group=group,
         groups_per_row=per_row,
-        rows_per_step=math.ceil(on_gpu / per_row),
+        rows_per_step=math.ceil(num_parts / per_row),
         memory=plan_memory(
             shape,
-            group,
+            part,
             per_row,
             phases,
             num_gpus=num_gpus,
@@ -210,6 +212,15 @@ def _plan_stage(
         hours=None if is_tiny else stage.steps * step_s / 3600,
         evaluation_hours=None if is_tiny else _evaluation_hours(shape, answers, config, num_gpus, hardware),
     )
+
+
+def _part_in_row(group: GroupSize, max_tokens: int) -> tuple[GroupSize, int]:
+    """What of a group fits into a row, and how many such parts it has (see policy.packing.split_into_rows)."""
+    if group.packed_tokens <= max_tokens:
+        return group, 1
+    fitting = max(1, (max_tokens - group.prompt_tokens) // max(1, group.new_inputs))
+    num_parts = math.ceil(group.group_size / fitting)
+    return replace(group, group_size=math.ceil(group.group_size / num_parts)), num_parts
 
 
 def _evaluation_batch(answers: GroupSize, config: RunConfig, num_gpus: int) -> tuple[GroupSize, int]:

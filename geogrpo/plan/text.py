@@ -211,17 +211,16 @@ def _warnings(plan: Plan, stage: StagePlan) -> list[str]:
             f" ({budget:,}): it is then split, and its prompt computed in each part."
         )
     if stage.memory is not None:
-        found += _memory_warnings(number, stage.memory, plan, is_one_group=stage.groups_per_row == 1)
+        found += _memory_warnings(number, stage.memory, plan)
     return found
 
 
-def _memory_warnings(number: str, memory: MemoryPlan, plan: Plan, *, is_one_group: bool) -> list[str]:
+def _memory_warnings(number: str, memory: MemoryPlan, plan: Plan) -> list[str]:
     most_gb, changes = plan.hardware.memory_gb, []
     if memory.training_peak / GB > most_gb:
-        row = "grpo.group_size, grpo.sampling.max_new_tokens" if is_one_group else "tokens_per_microbatch"
         changes.append(
-            f"training needs up to {memory.training_peak / GB:,.0f} GB: lower {row} or model.max_pixels, or take more"
-            " GPUs"
+            f"training needs up to {memory.training_peak / GB:,.0f} GB: lower tokens_per_microbatch or"
+            " model.max_pixels, or take more GPUs"
         )
     if memory.sampling_peak / GB > most_gb:
         changes.append(

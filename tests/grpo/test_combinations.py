@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from conftest import model_config, picture
-from geogrpo.policy.adapters import AdapterSnapshot
 from grpo_steps import (
     ONE_ROW,
     SEVERAL_ROWS,
@@ -26,6 +25,7 @@ from geogrpo.config import GRPOConfig, LoraConfig, ModelConfig
 from geogrpo.distributed import load_sharded
 from geogrpo.grpo.reference import AdapterReference, CopyReference, Reference
 from geogrpo.losses import LOSSES, find_loss
+from geogrpo.policy.adapters import AdapterSnapshot
 from geogrpo.policy.model import Policy
 from geogrpo.policy.processing import Processor
 from geogrpo.types import Example, Rollouts
