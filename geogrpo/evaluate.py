@@ -27,7 +27,7 @@ import transformers
 from rich.console import Console
 
 from geogrpo.chat_server import ChatServer, ServerOptions
-from geogrpo.config import RunConfig
+from geogrpo.config import LoraConfig, RunConfig
 from geogrpo.config_files import config_to_dict, load_config
 from geogrpo.data import load_held_out
 from geogrpo.data.blue_marble import world_picture
@@ -340,7 +340,8 @@ def _answerer(
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     processor = load_processor(config.model, config.answer.prompt)
-    policy = load_policy(config.model, processor.tokenizer)
+    # An exported model has its adapter merged, and one that nothing has trained changes nothing.
+    policy = load_policy(replace(config.model, lora=LoraConfig()), processor.tokenizer)
     policy = shard_policy(policy, device, getattr(torch, config.model.dtype), config.parallel)
     engine = make_engine(config.grpo.sampling.engine, processor)
     return partial(answer_in_batches, policy, processor, engine, examples, config.evaluation, **sampling)

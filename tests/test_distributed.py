@@ -6,6 +6,10 @@ import pytest
 import torch
 from small_runs import torchrun, two_nodes
 
+from geogrpo import distributed
+from geogrpo.config import ParallelConfig
+from geogrpo.distributed import shard_policy
+
 WORKER = Path(__file__).parent / "workers" / "gradients.py"
 SPLITS_GROUPS = 60
 """A budget in which the largest groups do not fit."""
@@ -31,36 +35,51 @@ def one_rank(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
     return read(output)
 
 
-def assert_same_update(actual: dict, expected: dict) -> None:
-    assert actual["gradients"].keys() == expected["gradients"].keys()
-    for name, gradient in expected["gradients"].items():
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("ranks_per_node", "sharded"), [([1, 1], "all+compiled"), ([2, 2], "node+offload")], ids=["all", "node"]
+)
+def test_two_nodes_have_the_gradients_of_one_rank(
+    tiny_folder: Path, tmp_path: Path, one_rank: dict, ranks_per_node: list[int], sharded: str
+) -> None:
+    output = tmp_path / "two.pt"
+    two_nodes(ranks_per_node, *arguments(tiny_folder, output, budget=SPLITS_GROUPS, sharded=sharded))
+    actual = read(output)
+    assert actual["gradients"].keys() == one_rank["gradients"].keys()
+    for name, gradient in one_rank["gradients"].items():
         assert gradient.norm() > 0, name
         # float32 sums in another order: 1e-5 of the tensor's own size
         assert (actual["gradients"][name] - gradient).norm() <= 1e-5 * gradient.norm(), name
-    assert actual["means"] == pytest.approx(expected["means"], rel=1e-5)
-    assert actual["norm"] == pytest.approx(expected["norm"], rel=1e-5)
+    assert actual["means"] == pytest.approx(one_rank["means"], rel=1e-5)
+    assert actual["norm"] == pytest.approx(one_rank["norm"], rel=1e-5)
 
 
 @pytest.mark.slow
+def test_in_bfloat16_gradients_are_added_up_in_float32(tiny_folder: Path, tmp_path: Path, one_rank: dict) -> None:
+    output = tmp_path / "bfloat16.pt"
+    budget = {"budget": SPLITS_GROUPS, "communication": "once"}
+    two_nodes([2, 2], *arguments(tiny_folder, output, **budget, sharded="node+bfloat16"))
+    actual = read(output)
+    assert actual["dtypes"]["all_gather_single"] == ["torch.bfloat16"]
+    assert actual["dtypes"]["reduce_scatter_single"] == ["torch.float32"]
+    # Between nodes, besides counts
+    assert set(actual["dtypes"]["all_reduce"]) - {"torch.int64"} == {"torch.float32"}
+    # Every rank's share is there once: bfloat16 has 8 bits.
+    assert actual["norm"] == pytest.approx(one_rank["norm"], rel=0.05)
+
+
 @pytest.mark.parametrize(
-    ("ranks_per_node", "sharded", "budget", "communication"),
+    "found",
     [
-        ([1, 1], "all", SPLITS_GROUPS, "every_row"),
-        ([2, 2], "node", SPLITS_GROUPS, "every_row"),
-        ([2, 2], "node+offload", SPLITS_GROUPS, "once"),
+        [(0, 1), (0, 2), (1, 2)],  # one rank on the first node, two on the second
+        [(0, 2), (0, 2), (1, 2), (1, 2)],  # node by turns
+        [(-1, -1), (-1, -1)],  # not started by torchrun
     ],
 )
-def test_two_nodes_have_the_gradients_of_one_rank(
-    tiny_folder: Path,
-    tmp_path: Path,
-    one_rank: dict,
-    ranks_per_node: list[int],
-    sharded: str,
-    budget: int,
-    communication: str,
+def test_nodes_that_are_not_alike_are_refused_with_what_was_found(
+    monkeypatch: pytest.MonkeyPatch, found: list[tuple[int, int]]
 ) -> None:
-    output = tmp_path / "two.pt"
-    two_nodes(
-        ranks_per_node, *arguments(tiny_folder, output, budget=budget, communication=communication, sharded=sharded)
-    )
-    assert_same_update(read(output), one_rank)
+    monkeypatch.setattr(distributed, "world_size", lambda: len(found))
+    monkeypatch.setattr(distributed, "all_gather_list", lambda items: found)
+    with pytest.raises(ValueError, match=r"parallel\.shard_within: node needs as many ranks on every node.*are \[\("):
+        shard_policy(torch.nn.Module(), torch.device("cpu"), torch.float32, ParallelConfig(shard_within="node"))

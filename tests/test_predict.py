@@ -19,7 +19,7 @@ from PIL import Image
 from prediction.photographs import NAIROBI, SECRET, pixels, save_photograph
 
 from geogrpo import chat_server, predict
-from geogrpo.config import AnswerConfig, GRPOConfig, ModelConfig, RunConfig, SamplingConfig
+from geogrpo.config import AnswerConfig, GRPOConfig, LoraConfig, ModelConfig, RunConfig, SamplingConfig
 from geogrpo.config_files import load_config, save_config
 from geogrpo.rollout import ENGINES
 from geogrpo.rollout.native import NativeEngine
@@ -163,6 +163,17 @@ def test_a_model_keeps_nothing_of_a_photograph_even_if_its_run_did(
     second = save_photograph(tmp_path / "b.jpg", picture=pixels(1))
     assert run(photograph, second, "--model", run_folder / "model", "--samples", 0) == 0
     assert not list(tmp_path.glob("cache/**/*"))
+
+
+def test_a_model_trained_with_adapters_answers_without(
+    run_folder: Path, photograph: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = load_config(str(run_folder / "config.yaml"))
+    trained = replace(config.model, lora=LoraConfig(rank=2), freeze_vision=True)
+    save_config(replace(config, model=trained), run_folder / "config.yaml")
+    # They are merged into the exported weights.
+    monkeypatch.setattr("geogrpo.policy.load.add_adapters", lambda *_: pytest.fail("adapters were added"))
+    assert run(photograph, "--model", run_folder / "model", "--samples", 0) == 0
 
 
 def test_an_answer_does_not_depend_on_the_other_images(

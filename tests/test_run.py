@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 import torch
 from conftest import TINY
 from PIL import Image
-from small_runs import final_tensors, no_steps, torchrun, without_timing
+from safetensors.torch import load_file
+from small_runs import final_tensors, no_steps, torchrun, two_nodes, without_timing
 from transformers import AutoModelForImageTextToText, AutoTokenizer
 
 from geogrpo.checkpoint import latest_checkpoint
@@ -173,8 +175,10 @@ def test_a_checkpoint_loads_at_another_world_size(config: RunConfig, tiny_folder
 
 
 @pytest.mark.slow
-def test_two_ranks_do_what_one_does(config: RunConfig, dataset: Path, device: torch.device) -> None:
-    """The whole command on two ranks, an image of one of them broken, against one rank in this process."""
+def test_two_nodes_do_what_one_rank_does(config: RunConfig, dataset: Path, device: torch.device) -> None:
+    """The whole command on two nodes of a rank each, an image of one of them broken, against one rank in this process,
+    which then goes on after one of their checkpoints.
+    """
     lines = (dataset / "test.jsonl").read_text().splitlines()
     (dataset / "three.jsonl").write_text("\n".join(lines[:3]))
     short = dataclasses.replace(
@@ -185,6 +189,7 @@ def test_two_ranks_do_what_one_does(config: RunConfig, dataset: Path, device: to
         # Evaluations while training, by steps and by the main rank's clock
         evaluation=dataclasses.replace(config.evaluation, batch_size=1, every_steps=2, every_minutes=1e-9),
         grpo=dataclasses.replace(config.grpo, steps=2),
+        checkpoint_every=1,
     )
     one = Run(short, device, resume=False)
     two = dataclasses.replace(short, name="two")
@@ -192,8 +197,7 @@ def test_two_ranks_do_what_one_does(config: RunConfig, dataset: Path, device: to
     for name in broken_in_first_grpo_step(one):
         (dataset / name).write_bytes((dataset / name).read_bytes()[:60])
     one.train()
-    done = torchrun(2, "-m", "geogrpo.train", "--recipe", str(dataset / "two.yaml"))
-    assert done.returncode == 0, done.stderr[-3000:]
+    two_nodes([1, 1], "-m", "geogrpo.train", "--recipe", str(dataset / "two.yaml"))
     folder = Path(two.output_dir) / "two"
     expected, actual = read_metrics(one.folder), read_metrics(folder)
     assert [record["step"] for record in actual] == [1, 2, 0, 1, 2]
@@ -210,6 +214,13 @@ def test_two_ranks_do_what_one_does(config: RunConfig, dataset: Path, device: to
     predictions = [(path / "predictions_supervised.jsonl").read_text() for path in (one.folder, folder)]
     assert predictions[0] == predictions[1]
     assert len(predictions[0].splitlines()) == 3
+    trained = load_file(folder / "model" / "model.safetensors")
+    shutil.rmtree(latest_checkpoint(folder / "checkpoints"))
+    resumed = Run(two, device, resume=True)
+    assert resumed.progress.step == 1
+    resumed.train()
+    for name, tensor in load_file(folder / "model" / "model.safetensors").items():
+        assert (tensor - trained[name]).norm() <= 1e-4 * trained[name].norm(), name
 
 
 def broken_in_first_grpo_step(run: Run) -> list[str]:

@@ -38,6 +38,7 @@ class Layout(Protocol):
         """query (H, T, D), or (H, R, D) of the scored rows alone; key and value (K, T, D) -> (T or R, H, D)."""
 
 
+@torch.compiler.disable
 def shared_prefix_attention(
     module: Any,
     query: Tensor,

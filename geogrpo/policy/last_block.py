@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from geogrpo.policy.attention import Layout
+from geogrpo.policy.attention import Layout, shared_prefix_attention
 
 
 class LastBlock(GradientCheckpointingLayer):
@@ -41,8 +41,8 @@ class LastBlock(GradientCheckpointingLayer):
             hidden_states, normed = hidden_states.index_select(1, rows), normed.index_select(1, rows)
             position_embeddings = tuple(part.index_select(1, rows) for part in position_embeddings)  # type: ignore[assignment]
         query = _rotated(_heads(attention, "q", normed), *position_embeddings)
-        seen = layout.attend(attention.layer_idx, query[0], key[0], value[0], attention.scaling)
-        hidden_states = hidden_states + attention.o_proj(seen.flatten(1)[None])
+        seen, _ = shared_prefix_attention(attention, query, key, value, None, scaling=attention.scaling, layout=layout)
+        hidden_states = hidden_states + attention.o_proj(seen.flatten(2))
         return hidden_states + children.mlp(children.post_attention_layernorm(hidden_states))
 
 

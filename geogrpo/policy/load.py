@@ -15,6 +15,7 @@ from transformers import (
 
 from geogrpo.config import ModelConfig
 from geogrpo.policy.attention import ATTENTION_NAME
+from geogrpo.policy.compiled import compile_blocks
 from geogrpo.policy.families import find_family
 from geogrpo.policy.last_block import LastBlock
 from geogrpo.policy.lora import add_adapters
@@ -73,6 +74,8 @@ def load_policy(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> Poli
         model.gradient_checkpointing_enable({"use_reentrant": False})
     policy = Policy(model, forbidden_ids(tokenizer, model.config), config.attention)
     _freeze(policy, config)
+    if config.compile:
+        compile_blocks(policy)
     if config.caches_vision:
         policy.vision_cache = _vision_cache(policy, config)
     return policy

@@ -8,7 +8,7 @@ from pathlib import Path
 import transformers
 
 from geogrpo.chat_server import ServerOptions
-from geogrpo.config import RunConfig
+from geogrpo.config import LoraConfig, RunConfig
 from geogrpo.config_files import load_config
 from geogrpo.images import limit_image_pixels
 from geogrpo.prediction.answering import Sampling
@@ -74,8 +74,10 @@ def predictor_of(options: argparse.Namespace) -> Predictor:
         raise ValueError(f"--model {options.model}: no such folder.")
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    # A frozen vision tower would keep what it sees, on disk if the run did.
-    model = replace(config.model, path=str(options.model.resolve()), freeze_vision=False)
+    # Nothing is trained: no new adapter, whose own is merged into the model's weights. And a frozen vision tower would
+    # keep what it sees, on disk if the run did.
+    path = str(options.model.resolve())
+    model = replace(config.model, path=path, lora=LoraConfig(), freeze_vision=False, freeze_aligner=None)
     return Predictor.from_model(replace(config, model=model, answer=replace(config.answer, prompt=prompt)), sampling)
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -48,11 +49,9 @@ def _records(file: BinaryIO, offset: int) -> Iterator[tuple[int, dict[str, Any]]
     """(offset, record) of every whole line from an offset."""
     file.seek(offset)
     for line in file:
-        try:
+        # Cut short by a kill: what a resumed run appended may stand behind it in the same line.
+        with suppress(ValueError):
             yield offset, json.loads(line)
-        except ValueError:
-            # Cut short by a kill: what a resumed run appended may stand behind it in the same line.
-            pass
         offset += len(line)
 
 

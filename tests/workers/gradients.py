@@ -3,8 +3,8 @@ rank 0.
 
 Arguments: model folder, output file, token budget of a row, how groups go to ranks ("shared" or "all_on_rank_0"),
 how often ranks communicate ("every_row" or "once"), what trains ("all", "language",
-"adapter", or "aligner" for language model and aligner), how the policy is sharded ("all", "node", or either with
-"+offload").
+"adapter", or "aligner" for language model and aligner), how the policy is sharded ("all" or "node") and, after a "+"
+each, what else: "offload", "compiled", "bfloat16".
 """
 
 import os
@@ -21,6 +21,7 @@ from geogrpo.distributed import init_distributed, is_main, shard_policy, shard_s
 from geogrpo.grpo.token_scores import score_tokens
 from geogrpo.losses import LossInputs, grpo_loss
 from geogrpo.optimization import Passes, update
+from geogrpo.policy.compiled import compile_blocks
 from geogrpo.policy.load import load_policy, load_processor
 from geogrpo.policy.lora import adapter_parameters
 from geogrpo.policy.packing import Group
@@ -28,8 +29,9 @@ from geogrpo.types import Example
 
 folder, output, budget = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 spread, communication, trained, sharded = sys.argv[4:8]
-shard_within, _, offload = sharded.partition("+")
-parallel = ParallelConfig(shard_within=shard_within, cpu_offload=offload == "offload")
+shard_within, *options = sharded.split("+")
+parallel = ParallelConfig(shard_within=shard_within, cpu_offload="offload" in options)
+dtype = torch.bfloat16 if "bfloat16" in options else torch.float32
 device = init_distributed()
 lora = LoraConfig(rank=3 if trained == "adapter" else 0)
 config = ModelConfig(
@@ -46,10 +48,12 @@ with torch.no_grad():
         if ".lora_B." in name:
             # At 0, the other factor would have no gradient.
             parameter.copy_(torch.linspace(-9, 9, parameter.numel()).sin().view_as(parameter) / 100)
-policy = shard_policy(policy, device, torch.float32, parallel)
+if "compiled" in options:
+    compile_blocks(policy, "aot_eager")
+policy = shard_policy(policy, device, dtype, parallel)
 reference = load_policy(config, processor.tokenizer).requires_grad_(False)
 reference.model.lm_head.weight.mul_(0.9)
-reference = shard_policy(reference, device, torch.float32, parallel)
+reference = shard_policy(reference, device, dtype, parallel)
 colors = ("red", "green", "navy", "orange")
 sizes = ((112, 112), (112, 56), (56, 56), (140, 56))
 groups = [
@@ -88,6 +92,7 @@ def metrics(indices, batch, loss):
 
 
 calls = {"all_gather_single": 0, "reduce_scatter_single": 0, "all_reduce": 0}
+dtypes = {name: set() for name in calls}
 
 
 def counted(name):
@@ -96,6 +101,7 @@ def counted(name):
 
     def call(*args, **kwargs):
         calls[name] += 1
+        dtypes[name] |= {str(value.dtype) for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)}
         return original(*args, **kwargs)
 
     return call
@@ -120,6 +126,7 @@ if is_main():
             "means": {"loss": result.loss, **result.token_means},
             "norm": result.grad_norm,
             "calls": calls,
+            "dtypes": {name: sorted(found) for name, found in dtypes.items()},
         },
         output,
     )
