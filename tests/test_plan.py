@@ -445,7 +445,8 @@ def test_sharded_memory_shrinks_with_the_gpus_and_gathered_memory_does_not() -> 
 def test_a_reference_is_planned_for_only_where_there_is_a_kl() -> None:
     with_kl, without = (plan_run(recipe("geo_r", f"--loss.beta={beta}"), 8) for beta in (0.04, 0.0))
     assert memory_of(without, 1).reference == memory_of(with_kl, 0).reference == 0
-    assert memory_of(with_kl, 1).reference > memory_of(with_kl, 1).parameters
+    # In bfloat16
+    assert memory_of(with_kl, 1).reference == pytest.approx(memory_of(with_kl, 1).parameters / 2)
     assert with_kl.stages[1].hours > without.stages[1].hours
     assert with_kl.stages[0].hours == without.stages[0].hours
 

@@ -201,7 +201,7 @@ class MemoryPlan:
     optimizer: int
     """AdamW's two moments, float32, this GPU's shard."""
     reference: int
-    """The frozen reference: its float32 shard, and what its forward pass leaves gathered. 0 without a KL."""
+    """The reference's shard, in the compute dtype. 0 without a KL."""
     gathered: int
     """While training: everything outside the blocks, and two blocks, in the compute dtype."""
     gradients_in_flight: int
@@ -266,7 +266,7 @@ def plan_memory(
         parameters=shard,
         gradients=shard,
         optimizer=2 * shard,
-        reference=shard + root if use_reference else 0,
+        reference=-(-number_bytes * shape.num_parameters // num_gpus) if use_reference else 0,
         gathered=root + 2 * number_bytes * block,
         gradients_in_flight=(FLOAT32_BYTES + number_bytes) * (shape.head_weights + 2 * block),
         activations=activation_bytes(shape, training, groups_per_row, number_bytes),

@@ -135,7 +135,7 @@ MEMORY_ROWS: tuple[tuple[str, str], ...] = (
     ("  Parameters, float32", "parameters"),
     ("  Gradients, float32", "gradients"),
     ("  AdamW's two moments, float32", "optimizer"),
-    ("  Frozen reference of the KL", "reference"),
+    ("  Reference of the KL", "reference"),
     ("Training, besides", ""),
     ("  Gathered: embedding, head, 2 blocks", "gathered"),
     ("  Their gradients, not yet summed", "gradients_in_flight"),
@@ -181,8 +181,10 @@ def _notes(plan: Plan) -> list[str]:
         f" {hardware.use_of_flops:.0%} and decoding {hardware.use_of_bandwidth:.0%} of the bandwidth: guesses, not"
         " measurements. The largest images and longest completions overstate them. Communication, gaps between"
         " kernels, reading images, rewards and judges are not counted, which understates them.",
-        "Memory assumes an attention kernel that keeps no scores; there is no activation checkpointing. Activations"
-        " grow with the tokens of a row: see activation_bytes in geogrpo/plan/costs.py for the formula.",
+        "Memory assumes an attention kernel that keeps no scores, that everything is trained and sharded over all"
+        " GPUs, and that activations are kept: what model.freeze_vision, model.lora, model.activation_checkpointing and"
+        " parallel save is not counted. Activations grow with the tokens of a row: see activation_bytes in"
+        " geogrpo/plan/costs.py for the formula.",
         _loading_note(plan),
     ]
 

@@ -7,7 +7,7 @@ import torch
 import triton
 from torch import Tensor
 
-from geogrpo_kernels.launch import add_matmul_f32, matmul_f32
+from geogrpo_kernels.launch import add_matmul_f32, matmul_f32, matmul_rounded
 from geogrpo_kernels.shards import LOWEST_LOGIT, VocabShard
 
 # float32 logits of a chunk: 4096 rows of a vocabulary of 152064. Not tuned on a GPU yet.
@@ -59,7 +59,7 @@ class HeadGradients:
         """Add what the (R, V) gradient of some rows' logits gives."""
         self._head.clear_forbidden_(grad_logits)
         if self.hidden is not None:
-            product = torch.mm if self.hidden.dtype == grad_logits.dtype else matmul_f32
+            product = matmul_rounded if self.hidden.dtype == grad_logits.dtype else matmul_f32
             product(grad_logits, self._head.weight, out=self.hidden[rows])
         if self.weight is not None:
             add_matmul_f32(self.weight, grad_logits.T, self._hidden_states[rows])

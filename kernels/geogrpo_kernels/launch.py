@@ -53,6 +53,17 @@ def matmul_f32(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
     return torch.mm(a.float(), b.float(), out=out)
 
 
+def matmul_rounded(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
+    """a @ b into `out` of their type, summed in float32.
+
+    On a CPU in float32 throughout: with AMX, oneDNN's half-precision product reads on beyond a row whose length is no
+    multiple of 32, and takes NaN from there (torch 2.13), where the rows of `a` are parts of longer ones.
+    """
+    if a.dtype == torch.float32 or a.is_cuda:
+        return torch.mm(a, b, out=out)
+    return out.copy_(a.float() @ b.float())
+
+
 def add_matmul_f32(total: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """Add a @ b to the float32 `total`, in place, without rounding the product first."""
     if a.dtype == torch.float32:

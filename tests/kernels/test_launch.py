@@ -35,6 +35,18 @@ def test_float64_is_for_the_reference(kernel_device: torch.device) -> None:
     assert not launch.use_triton(torch.zeros(1, device=kernel_device, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("num_columns", [32, 33, 515])
+@pytest.mark.parametrize("product", [launch.matmul_f32, launch.matmul_rounded, launch.add_matmul_f32])
+def test_products_read_nothing_beyond_the_rows_of_a_part(product: Callable, num_columns: int) -> None:
+    """As gradients have it that lie in the memory of float32 logits: oneDNN's bfloat16 product does, with AMX."""
+    a = torch.full((18, 2 * num_columns), torch.nan, dtype=torch.bfloat16)[:, :num_columns]
+    a.copy_(torch.randn(18, num_columns))
+    b = torch.randn(num_columns, 64, dtype=torch.bfloat16)
+    out = torch.zeros(18, 64, dtype=torch.bfloat16 if product is launch.matmul_rounded else torch.float32)
+    actual = product(out, a, b) if product is launch.add_matmul_f32 else product(a, b, out)
+    torch.testing.assert_close(actual.double(), a.double() @ b.double(), rtol=1e-2, atol=1e-2)
+
+
 def test_an_unknown_backend_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GEOGRPO_KERNELS", "cuda")
     with pytest.raises(ValueError, match="GEOGRPO_KERNELS must be one of auto, reference, triton, got 'cuda'"):
