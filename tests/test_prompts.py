@@ -172,9 +172,9 @@ def test_any_text_gives_an_answer_in_range_or_a_problem(text: str) -> None:
 )
 def test_hostile_text_takes_linear_time(piece: str) -> None:
     text = piece * 200_000
-    start = time.perf_counter()
+    start = time.process_time()
     prediction = parse_completion(f"({text}")
     prediction_of_line = parse_completion(f"Country:{text}")
     # A quadratic pattern takes minutes on 200,000 pieces; the linear one milliseconds.
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
     assert prediction.problem == prediction_of_line.problem == "no coordinates"

@@ -20,7 +20,7 @@ def sampled_groups(path: Path, examples: Iterable[Example]) -> list[SampledGroup
     """The groups to show, in order of steps; empty where nothing was sampled.
 
     Args:
-        path: completions.jsonl. Of a step done again after a resume the last lines count; a line that a kill cut short
+        path: completions.jsonl. Of steps done again after a resume the last lines count; a line that a kill cut short
             is left out.
         examples: that were trained on; read until those shown are found.
     """

@@ -77,6 +77,8 @@ def is_allowed(row: Row) -> bool:
     return True
 
 
+EPS = torch.finfo(torch.float32).eps
+
 ROWS = covering_rows(FACTORS, is_allowed)
 
 
@@ -152,11 +154,13 @@ def test_a_step_keeps_its_laws_whatever_the_options_are(row: Row, models: dict[s
     # The first update's rounding is in the second's weights.
     assert_same_gradients(gradients(model.policy), gradient, tolerance=1e-5 if config.updates_per_sample == 1 else 1e-3)
     torch.testing.assert_close(learned.advantages, split.advantages, rtol=1e-4, atol=1e-4)
-    # Exactly what trains has moved.
+    # Exactly what trains has moved; what its gradient moves by less than it rounds to may stay.
     for (name, parameter), old in zip(model.policy.named_parameters(), model.start, strict=True):
-        has_moved = not torch.equal(whole(parameter), whole(old))
-        assert has_moved == (parameter.requires_grad and name in gradient and bool(gradient[name].any())), name
         assert parameter.requires_grad or name not in gradient
+        shift = LR * gradient.get(name, torch.zeros(())).abs()
+        has_moved = not torch.equal(whole(parameter), whole(old))
+        assert has_moved or not bool((shift > EPS * whole(old).abs()).any()), name
+        assert not has_moved or bool(shift.any()), name
     assert any(bool(g.any()) for g in gradient.values())
     metrics = learned.metrics | learned.updates[-1].token_means
     assert all(math.isfinite(value) for value in metrics.values()), metrics

@@ -80,17 +80,18 @@ def test_one_prompt_twice_in_a_step_is_two_groups(log: RunLog) -> None:
     assert [len(group.completions) for group in groups_of(log, "a")] == [2, 2]
 
 
-def test_of_a_step_done_again_after_a_kill_the_last_lines_count(log: RunLog) -> None:
-    log.log_completions(step_records(1))
-    log.log_completions(step_records(2, text="killed"))
+def test_of_steps_done_again_after_a_kill_the_last_lines_count(log: RunLog) -> None:
+    for step in (1, 2, 3):
+        log.log_completions(step_records(step, text="killed"))
     path = log.folder / "completions.jsonl"
     path.write_bytes(path.read_bytes()[:-20])
-    log.log_completions(step_records(2, text="resumed"))
+    for step in (2, 3):
+        log.log_completions(step_records(step, text="resumed"))
     groups = groups_of(log, "a", "b")
-    texts = [(group.step, [completion.text for completion in group.completions]) for group in groups if group.step == 2]
+    texts = [(group.step, {completion.text for completion in group.completions}) for group in groups]
+    assert texts == [(1, {"killed"})] * 2 + [(2, {"resumed"})] * 2 + [(3, {"resumed"})] * 2
     # The first line of the second attempt stands behind the one that was cut short.
-    assert texts == [(2, ["resumed"]), (2, ["resumed"] * 2)]
-    assert [group.step for group in groups] == [1, 1, 2, 2]
+    assert [len(group.completions) for group in groups] == [2, 2, 1, 2, 2, 2]
 
 
 def test_what_is_missing_is_shown_as_missing(log: RunLog) -> None:
@@ -100,7 +101,7 @@ def test_what_is_missing_is_shown_as_missing(log: RunLog) -> None:
     assert group.image is None
     section = completions_section([group])
     assert "not at hand any more" in section
-    assert "<td>–</td>" in section
+    assert '<td class="point">–</td>' in section
     assert section.count('<td class="number">–</td>') == 3
     assert "judge –" in section
     assert "None" not in section

@@ -10,7 +10,7 @@ from geogrpo.types import Example
 
 HEADER = (
     '<th scope="col">Completion</th><th scope="col">Point</th><th class="number" scope="col">Error</th>'
-    '<th class="number" scope="col">Reward</th><th scope="col">of which</th>'
+    '<th class="number" scope="col">Reward</th><th scope="col">Components</th>'
     '<th class="number" scope="col">Advantage</th>'
 )
 
@@ -39,19 +39,19 @@ def _group(group: SampledGroup) -> str:
 
 
 def _picture(group: SampledGroup) -> str:
-    encoded, problem = None, "not at hand any more"
-    if group.image is not None:
-        encoded, problem = thumbnail(Example(group.id, group.image, group.true_latlon_deg))
+    if group.image is None:
+        return '<span class="no-picture">not at hand any more</span>'
+    encoded, problem = thumbnail(Example(group.id, group.image, group.true_latlon_deg))
     if encoded is None:
         return f'<span class="no-picture">{escaped(problem or "")}</span>'
-    return f'<img src="data:image/jpeg;base64,{encoded}" alt="" loading="lazy">'
+    return f'<img src="data:image/jpeg;base64,{encoded}" alt="{escaped(cut(group.id))}" loading="lazy">'
 
 
 def _line(completion: SampledCompletion) -> str:
     distance = MISSING if completion.distance_km is None else f"{completion.distance_km:,.0f} km"
     point = MISSING if completion.predicted_latlon_deg is None else _point(completion.predicted_latlon_deg)
     return (
-        f"<tr><td><pre>{escaped(cut(completion.text))}</pre></td><td>{point}</td>"
+        f'<tr><td><pre>{escaped(cut(completion.text))}</pre></td><td class="point">{point}</td>'
         f'<td class="number">{distance}</td><td class="number">{_number(completion.reward)}</td>'
         f"<td>{_components(completion.rewards)}</td>"
         f'<td class="number">{_number(completion.advantage, "+.3f")}</td></tr>'
