@@ -22,6 +22,9 @@ from geogrpo.report.run_log import RunLog
 from geogrpo.supervised import train_supervised
 from geogrpo.types import Example
 
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
+"""Threads that wait for each other on busy cores take minutes for what one does in seconds."""
+
 
 def supervised_metrics(
     policy: Policy, processor: Processor, examples: list[Example], config: SupervisedConfig
@@ -47,7 +50,7 @@ def torchrun(num_ranks: int, *arguments: str) -> subprocess.CompletedProcess[str
     """The finished command, of at most 300 s; its exit code is not checked."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num_ranks)]
     return subprocess.run(
-        [*command, *arguments], capture_output=True, text=True, timeout=300, env=os.environ, check=False
+        [*command, *arguments], capture_output=True, text=True, timeout=300, env=ONE_THREAD, check=False
     )
 
 
@@ -65,7 +68,7 @@ def two_nodes(ranks_per_node: Sequence[int], *arguments: str) -> list[str]:
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--local-addr", "127.0.0.1"]
     command += ["--rdzv-backend", "c10d", "--rdzv-id", str(port), "--rdzv-endpoint", f"127.0.0.1:{port}"]
-    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo"}
+    environment = {**ONE_THREAD, "GLOO_SOCKET_IFNAME": "lo"}
     with tempfile.TemporaryFile("w+") as first, tempfile.TemporaryFile("w+") as second:
         agents = [
             subprocess.Popen(
