@@ -143,6 +143,63 @@ def test_a_value_of_the_wrong_type_is_rejected_by_its_key(tmp_path: Path, key: s
 
 
 @pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            [
+                *("--grpo.group_size=1", "--grpo.max_resampling_rounds=2"),
+                *("--grpo.advantage_baseline=batch", "--grpo.advantage_scale=batch"),
+            ],
+            r"grpo\.group_size must be at least 2 \(.* as grpo\.max_resampling_rounds has it\)",
+        ),
+        (
+            ["--grpo.advantage_baseline=batch"],
+            r"grpo\.advantage_scale must be batch or none with advantage_baseline: batch",
+        ),
+        (
+            ["--grpo.overlong.buffer_tokens=48"],
+            r"buffer_tokens must be less than grpo\.sampling\.max_new_tokens \(48\)",
+        ),
+        (
+            ["--grpo.reference.sync_every=5"],
+            r"sync_every must be 0 unless grpo\.loss\.beta is above 0.*no reference to move",
+        ),
+        (
+            ["--grpo.loss.beta=0.1", "--grpo.reference.sync_every=5", "--grpo.reference.kind=adapter_off"],
+            r"sync_every must be 0 with kind adapter_off, which cannot move: take kind copy",
+        ),
+        (["--grpo.reference.kind=adapter_off"], r"kind must be auto or copy unless model\.lora\.rank is above 0"),
+        (
+            ["--grpo.sampling.correction=token_truncate", "--grpo.old_logprobs=sampler"],
+            r"correction must be none with old_logprobs: sampler, whose ratios are to the sampler already",
+        ),
+        (
+            ["--grpo.rewards.aggregation=normalize_then_sum", "--grpo.loss.beta=0.1", "--grpo.loss.kl_in=reward"],
+            r"grpo\.loss\.kl_in: reward changes the sum of the rewards.*Use sum_then_normalize",
+        ),
+        (
+            ["--grpo.rewards.aggregation=normalize_then_sum", "--grpo.overlong.buffer_tokens=4"],
+            r"grpo\.overlong\.buffer_tokens changes the sum of the rewards.*Use sum_then_normalize",
+        ),
+        (["--model.lora.rank=8"], r"model\.lora\.rank must be 0 unless model\.freeze_vision is true"),
+        (
+            ["--model.lora.rank=8", "--model.freeze_vision=true", "--model.freeze_aligner=false"],
+            r"model\.lora\.rank must be 0 unless .* model\.freeze_aligner is not false",
+        ),
+        (
+            ["--evaluation.patience=3"],
+            r"patience must be 0 unless evaluation\.every_steps or evaluation\.every_minutes",
+        ),
+        (["--logging.alert_window=3"], r"logging\.alert_window must be 0 or at least 4, got 3"),
+        (["--logging.trackers=[mlflow]"], r"logging\.trackers must be one of wandb, trackio, got 'mlflow'"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused_with_the_reason(words: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_config(None, words)
+
+
+@pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
         ("grpo.group_size", "1", "at least 2 (an advantage compares the completions of one prompt, as "),

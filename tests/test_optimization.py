@@ -1,119 +1,97 @@
 """The gradient does not depend on how a step is split over rows and ranks."""
 
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from grpo_steps import assert_same_gradients
 from small_runs import torchrun
+from workers import gradients
+from workers.gradients import update_of
 
 from geogrpo.config import OptimizerConfig
 from geogrpo.optimization import learning_rate
 
 SPLITS_GROUPS = 60
 """A budget in which the largest groups do not fit."""
-WORKER = Path(__file__).parent / "workers" / "gradients.py"
+TWO_RANKS: dict[str, dict[str, Any]] = {
+    "one_row": {},
+    "rows": {"budget": SPLITS_GROUPS},
+    "rows_once": {"budget": SPLITS_GROUPS, "communicate_once": True},
+    "all_on_rank_0": {"budget": SPLITS_GROUPS, "all_on_rank_0": True},
+    "compiled": {"budget": SPLITS_GROUPS, "compiled": True},
+    "language": {"budget": 80, "trained": "language"},
+    "aligner": {"budget": 80, "trained": "aligner"},
+    "adapter": {"budget": SPLITS_GROUPS, "communicate_once": True, "trained": "adapter"},
+}
 
 
-def run_worker(
-    tiny_folder: Path,
-    output: Path,
-    *,
-    ranks: int,
-    budget: int,
-    spread: str = "shared",
-    communication: str = "every_row",
-    trained: str = "all",
-) -> dict:
-    arguments = [str(WORKER), str(tiny_folder), str(output), str(budget), spread, communication, trained, "all"]
-    done = torchrun(ranks, *arguments)
+@pytest.fixture(scope="module")
+def one_rank(tiny_folder: Path, device: torch.device) -> dict[str, Any]:
+    """In one row, everything trained."""
+    return update_of(tiny_folder)
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """What each of TWO_RANKS gives."""
+    output = tmp_path_factory.mktemp("gradients") / "two.pt"
+    done = torchrun(2, str(gradients.__file__), str(tiny_folder), str(output), json.dumps(TWO_RANKS))
     assert done.returncode == 0, done.stderr[-3000:]
     return torch.load(output, weights_only=True)
 
 
-@pytest.fixture(scope="module")
-def one_rank_one_row(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
-    return run_worker(tiny_folder, tmp_path_factory.mktemp("gradients") / "one.pt", ranks=1, budget=100_000)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("ranks", "budget", "spread", "communication"),
-    [
-        (1, SPLITS_GROUPS, "shared", "every_row"),
-        (1, 80, "shared", "once"),
-        (2, 100_000, "shared", "every_row"),
-        (2, SPLITS_GROUPS, "shared", "once"),
-        (2, SPLITS_GROUPS, "all_on_rank_0", "every_row"),  # the other rank has nothing to do and stays in step
-    ],
-)
-def test_gradients_do_not_depend_on_rows_and_ranks(
-    tiny_folder: Path, tmp_path: Path, one_rank_one_row: dict, ranks: int, budget: int, spread: str, communication: str
-) -> None:
-    expected = one_rank_one_row
-    actual = run_worker(
-        tiny_folder, tmp_path / "out.pt", ranks=ranks, budget=budget, spread=spread, communication=communication
-    )
-    assert actual["gradients"].keys() == expected["gradients"].keys()
-    for name, gradient in expected["gradients"].items():
-        assert gradient.norm() > 0, name
-        # float32 sums in another order: 1e-5 of the tensor's own size
-        assert (actual["gradients"][name] - gradient).norm() <= 1e-5 * gradient.norm(), name
+def assert_same(actual: dict[str, Any], expected: dict[str, Any]) -> None:
+    # float32 sums in another order: 1e-5 of the tensor's own size
+    assert_same_gradients(actual["gradients"], expected["gradients"], tolerance=1e-5)
     assert actual["means"] == pytest.approx(expected["means"], rel=1e-5)
     assert actual["norm"] == pytest.approx(expected["norm"], rel=1e-5)
 
 
+@pytest.mark.parametrize("way", [{"budget": SPLITS_GROUPS}, {"budget": 80, "communicate_once": True}])
+def test_gradients_do_not_depend_on_rows(tiny_folder: Path, one_rank: dict[str, Any], way: dict[str, Any]) -> None:
+    assert_same(update_of(tiny_folder, **way), one_rank)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("trained", ["language", "aligner"])
+# all_on_rank_0: the other rank has nothing to do and stays in step
+@pytest.mark.parametrize("name", ["one_row", "rows", "rows_once", "all_on_rank_0", "compiled"])
+def test_gradients_do_not_depend_on_ranks(
+    one_rank: dict[str, Any], two_ranks: dict[str, dict[str, Any]], name: str
+) -> None:
+    assert all(gradient.norm() > 0 for gradient in one_rank["gradients"].values())
+    assert_same(two_ranks[name], one_rank)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("trained", "frozen"), [("language", ".visual."), ("aligner", r".visual.(?!merger)")])
 def test_two_ranks_train_on_a_frozen_tower(
-    trained: str, tiny_folder: Path, tmp_path: Path, one_rank_one_row: dict
+    one_rank: dict[str, Any], two_ranks: dict[str, dict[str, Any]], trained: str, frozen: str
 ) -> None:
     """Language model alone: each rank encodes its own images, and only those; the other waits for nothing. With the
     aligner: the frozen tower is sharded, and nothing is kept of an image.
     """
-    actual = run_worker(tiny_folder, tmp_path / "out.pt", ranks=2, budget=80, trained=trained)["gradients"]
-    frozen = ".visual." if trained == "language" else r".visual.(?!merger)"
-    expected = {k: v for k, v in one_rank_one_row["gradients"].items() if not re.search(frozen, k)}
-    assert actual.keys() == expected.keys()
-    for name, gradient in expected.items():
-        assert (actual[name] - gradient).norm() <= 1e-5 * gradient.norm(), name
+    expected = {name: g for name, g in one_rank["gradients"].items() if not re.search(frozen, name)}
+    assert_same_gradients(two_ranks[trained]["gradients"], expected, tolerance=1e-5)
 
 
 @pytest.mark.slow
-def test_two_ranks_train_an_adapter_as_one_does(tiny_folder: Path, tmp_path: Path) -> None:
-    one, two = (
-        run_worker(
-            tiny_folder,
-            tmp_path / f"{ranks}.pt",
-            ranks=ranks,
-            budget=budget,
-            communication=communication,
-            trained="adapter",
-        )
-        for ranks, budget, communication in ((1, 100_000, "every_row"), (2, SPLITS_GROUPS, "once"))
-    )
-    assert two["gradients"].keys() == one["gradients"].keys()
+def test_two_ranks_train_an_adapter_as_one_does(tiny_folder: Path, two_ranks: dict[str, dict[str, Any]]) -> None:
+    one = update_of(tiny_folder, trained="adapter")
     assert all(".lora_" in name for name in one["gradients"])
-    for name, gradient in one["gradients"].items():
-        assert gradient.norm() > 0, name
-        assert (two["gradients"][name] - gradient).norm() <= 1e-5 * gradient.norm(), name
-    assert two["norm"] == pytest.approx(one["norm"], rel=1e-5)
+    assert all(gradient.norm() > 0 for gradient in one["gradients"].values())
+    assert_same(two_ranks["adapter"], one)
 
 
 @pytest.mark.slow
-def test_ranks_communicate_once_however_many_rows(tiny_folder: Path, tmp_path: Path) -> None:
-    calls = {
-        communication: run_worker(
-            tiny_folder, tmp_path / f"{communication}.pt", ranks=2, budget=SPLITS_GROUPS, communication=communication
-        )["calls"]
-        for communication in ("every_row", "once")
-    }
-    one_row = run_worker(tiny_folder, tmp_path / "one.pt", ranks=2, budget=100_000)["calls"]
-    assert calls["every_row"]["reduce_scatter_single"] > one_row["reduce_scatter_single"]
-    assert calls["once"]["reduce_scatter_single"] == one_row["reduce_scatter_single"]
-    # The frozen reference gathers for every row as before.
-    saved = calls["every_row"]["all_gather_single"] - calls["once"]["all_gather_single"]
-    assert saved > 0
+def test_ranks_communicate_once_however_many_rows(two_ranks: dict[str, dict[str, Any]]) -> None:
+    one_row, rows, once = (two_ranks[name]["calls"] for name in ("one_row", "rows", "rows_once"))
+    assert rows["reduce_scatter_single"] > one_row["reduce_scatter_single"] > 0
+    assert once["reduce_scatter_single"] == one_row["reduce_scatter_single"]
+    assert once["all_gather_single"] == one_row["all_gather_single"] < rows["all_gather_single"]
 
 
 def test_learning_rate_rises_then_falls_to_its_end() -> None:

@@ -11,7 +11,7 @@ from conftest import TINY
 from small_runs import final_tensors, interrupt_at, no_steps, without_timing
 
 from geogrpo.checkpoint import latest_checkpoint
-from geogrpo.config import ModelConfig, OptimizerConfig, RunConfig
+from geogrpo.config import ModelConfig, OptimizerConfig, ReferenceConfig, RunConfig
 from geogrpo.report.run_log import read_metrics
 from geogrpo.run import Run
 
@@ -25,10 +25,24 @@ def finished(config: RunConfig, device: torch.device) -> Run:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("stage", "step"), [("supervised", 3), ("grpo", 3), ("grpo", 1)])
+@pytest.mark.parametrize(
+    ("stage", "step", "reference"),
+    [
+        ("supervised", 3, ReferenceConfig()),
+        # A moving average, which the checkpoint must hold
+        ("grpo", 3, ReferenceConfig(sync_every=1, sync_mix=0.5)),
+        ("grpo", 1, ReferenceConfig()),
+    ],
+)
 def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(
-    config: RunConfig, device: torch.device, monkeypatch: pytest.MonkeyPatch, stage: str, step: int
+    config: RunConfig,
+    device: torch.device,
+    monkeypatch: pytest.MonkeyPatch,
+    stage: str,
+    step: int,
+    reference: ReferenceConfig,
 ) -> None:
+    config = dataclasses.replace(config, grpo=dataclasses.replace(config.grpo, reference=reference))
     straight = Run(config, device, resume=False)
     straight.train()
     broken_config = dataclasses.replace(config, name="broken")
@@ -43,6 +57,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(
     expected, actual = final_tensors(straight.folder), final_tensors(resumed.folder)
     assert expected.keys() == actual.keys()
     assert sum(name.startswith("optimizer.exp_avg_sq.") for name in expected) > 40
+    assert any(name.startswith("reference.") for name in expected) == (reference.sync_every > 0)
     for name, tensor in expected.items():
         assert torch.equal(tensor, actual[name]), name
     logs = [[without_timing(record) for record in read_metrics(each.folder)] for each in (straight, resumed)]

@@ -1,19 +1,24 @@
-"""Run by torchrun from test_optimization.py and test_distributed.py: one update over four groups, gradients saved by
-rank 0.
+"""One update over four groups, made in several ways, each time from the model's own weights.
 
-Arguments: model folder, output file, token budget of a row, how groups go to ranks ("shared" or "all_on_rank_0"),
-how often ranks communicate ("every_row" or "once"), what trains ("all", "language",
-"adapter", or "aligner" for language model and aligner), how the policy is sharded ("all" or "node") and, after a "+"
-each, what else: "offload", "compiled", "bfloat16".
+Tests import it to make updates on one rank. Run by torchrun, it makes those of several ranks one after another, and
+rank 0 saves what they gave.
+
+Arguments: model folder, output file, JSON of names and the ways.
 """
 
+import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import torch
 import torch.distributed as dist
 from PIL import Image
+from torch.distributed.tensor import DTensor
 
 from geogrpo.clock import Clock
 from geogrpo.config import LoraConfig, LossConfig, ModelConfig, ParallelConfig
@@ -24,115 +29,146 @@ from geogrpo.optimization import Passes, update
 from geogrpo.policy.compiled import compile_blocks
 from geogrpo.policy.load import load_policy, load_processor
 from geogrpo.policy.lora import adapter_parameters
+from geogrpo.policy.model import Policy
 from geogrpo.policy.packing import Group
+from geogrpo.policy.processing import Processor
 from geogrpo.types import Example
 
-folder, output, budget = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-spread, communication, trained, sharded = sys.argv[4:8]
-shard_within, *options = sharded.split("+")
-parallel = ParallelConfig(shard_within=shard_within, cpu_offload="offload" in options)
-dtype = torch.bfloat16 if "bfloat16" in options else torch.float32
-device = init_distributed()
-lora = LoraConfig(rank=3 if trained == "adapter" else 0)
-config = ModelConfig(
-    path=str(folder),
-    dtype="float32",
-    freeze_vision=trained != "all",
-    freeze_aligner=False if trained == "aligner" else None,
-    lora=lora,
-)
-processor = load_processor(config, "short")
-policy = load_policy(config, processor.tokenizer)
-with torch.no_grad():
-    for name, parameter in adapter_parameters(policy).items():
-        if ".lora_B." in name:
-            # At 0, the other factor would have no gradient.
-            parameter.copy_(torch.linspace(-9, 9, parameter.numel()).sin().view_as(parameter) / 100)
-if "compiled" in options:
-    compile_blocks(policy, "aot_eager")
-policy = shard_policy(policy, device, dtype, parallel)
-reference = load_policy(config, processor.tokenizer).requires_grad_(False)
-reference.model.lm_head.weight.mul_(0.9)
-reference = shard_policy(reference, device, dtype, parallel)
-colors = ("red", "green", "navy", "orange")
-sizes = ((112, 112), (112, 56), (56, 56), (140, 56))
-groups = [
-    Group(
-        processor.encode_prompt(Example(color, Image.new("RGB", size, color), (0.0, 0.0))),
-        [processor.encode_answer("Country: Japan " * (1 + (i + g) % 3)) for g in range(2 + i % 2)],
+SIZES = {"red": (112, 112), "green": (112, 56), "navy": (56, 56), "orange": (140, 56)}
+COUNTED = ("all_gather_single", "reduce_scatter_single", "all_reduce")
+
+
+def update_of(
+    folder: Path,
+    *,
+    budget: int = 100_000,
+    all_on_rank_0: bool = False,
+    communicate_once: bool = False,
+    trained: str = "all",
+    compiled: bool = False,
+    dtype: str = "float32",
+    **parallel: Any,
+) -> dict[str, Any]:
+    """What an update over the four groups gave, on every rank.
+
+    Args:
+        folder: of the model.
+        budget: tokens of a row.
+        all_on_rank_0: the other ranks have no groups. False: shared.
+        communicate_once: as the run's key.
+        trained: all, language, aligner (language model and aligner) or adapter.
+        parallel: as of ParallelConfig.
+    """
+    config = ModelConfig(
+        path=str(folder),
+        dtype="float32",
+        freeze_vision=trained != "all",
+        freeze_aligner=False if trained == "aligner" else None,
+        lora=LoraConfig(rank=3 if trained == "adapter" else 0),
     )
-    for i, (color, size) in enumerate(zip(colors, sizes, strict=True))
-]
-num_tokens = sum(len(completion) for group in groups for completion in group.completions)
-mine = shard_slice(len(groups)) if spread == "shared" else slice(0, len(groups) if is_main() else 0)
-
-
-passes = Passes(
-    dummy=processor.dummy_group(),
-    tokens_per_microbatch=budget,
-    clock=Clock(device),
-    temperature=0.8,
-    communicate_once=communication == "once",
-)
-ref_logprobs = score_tokens(reference, groups[mine], passes, "reference").logprobs
-
-
-def objective(indices, batch):
-    """GRPO with a KL and with advantages that differ by completion length."""
-    lengths = torch.bincount(batch.target_completion)
-    advantages = (lengths.float() - 4.0)[batch.target_completion]
-    weights = torch.full_like(advantages, 1 / num_tokens)
-    ref = torch.cat([ref_logprobs[k] for k in indices])
-    inputs = LossInputs(advantages, weights, batch.target_completion, lengths, None, ref)
-    return grpo_loss(inputs, LossConfig(name="grpo", beta=0.1))
-
-
-def metrics(indices, batch, loss):
-    return {"entropy": loss.entropy, "kl": loss.kl}
-
-
-calls = {"all_gather_single": 0, "reduce_scatter_single": 0, "all_reduce": 0}
-dtypes = {name: set() for name in calls}
-
-
-def counted(name):
-    """FSDP2 calls the module's function by name: counting it there counts what goes over the wire."""
-    original = getattr(dist, name)
-
-    def call(*args, **kwargs):
-        calls[name] += 1
-        dtypes[name] |= {str(value.dtype) for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)}
-        return original(*args, **kwargs)
-
-    return call
-
-
-for name in calls:
-    setattr(dist, name, counted(name))
-result = update(
-    policy,
-    torch.optim.SGD(policy.parameters(), lr=0.0),
-    groups[mine],
-    objective,
-    metrics,
-    passes=passes,
-    max_grad_norm=0.0,
-)
-gradients = {name: p.grad.full_tensor() for name, p in policy.named_parameters() if p.grad is not None}
-if is_main():
-    torch.save(
-        {
-            "gradients": gradients,
-            "means": {"loss": result.loss, **result.token_means},
-            "norm": result.grad_norm,
-            "calls": calls,
-            "dtypes": {name: sorted(found) for name, found in dtypes.items()},
-        },
-        output,
+    processor = load_processor(config, "short")
+    policy, reference = (load_policy(config, processor.tokenizer) for _ in range(2))
+    _perturb(policy, reference)
+    if compiled:
+        compile_blocks(policy, "aot_eager")
+    device = init_distributed()
+    for each in (policy, reference):
+        shard_policy(each, device, getattr(torch, dtype), ParallelConfig(**parallel))
+    passes = Passes(
+        dummy=processor.dummy_group(),
+        tokens_per_microbatch=budget,
+        clock=Clock(device),
+        temperature=0.8,
+        communicate_once=communicate_once,
     )
-dist.barrier()
-dist.destroy_process_group()
-# On busy cores a rank now and then aborts at Python's end ("terminate called without an active exception"), presumably
-# because a gloo thread still holds tensors. Everything is done: leave without it.
-sys.stdout.flush()
-os._exit(0)
+    groups = _groups(processor)
+    mine = slice(0, len(groups) if is_main() else 0) if all_on_rank_0 else shard_slice(len(groups))
+    num_tokens = sum(len(completion) for group in groups for completion in group.completions)
+    ref_logprobs = score_tokens(reference, groups[mine], passes, "reference").logprobs
+
+    def objective(indices, batch):
+        """GRPO with a KL and with advantages that differ by completion length."""
+        lengths = torch.bincount(batch.target_completion)
+        advantages = (lengths.float() - 4.0)[batch.target_completion]
+        weights = torch.full_like(advantages, 1 / num_tokens)
+        ref = torch.cat([ref_logprobs[k] for k in indices])
+        inputs = LossInputs(advantages, weights, batch.target_completion, lengths, None, ref)
+        return grpo_loss(inputs, LossConfig(name="grpo", beta=0.1))
+
+    with _counted_calls() as (calls, dtypes):
+        result = update(
+            policy,
+            torch.optim.SGD(policy.parameters(), lr=0.0),
+            groups[mine],
+            objective,
+            lambda indices, batch, loss: {"entropy": loss.entropy, "kl": loss.kl},
+            passes=passes,
+            max_grad_norm=0.0,
+        )
+    gradients = {name: p.grad for name, p in policy.named_parameters() if p.grad is not None}
+    return {
+        "gradients": {n: (g.full_tensor() if isinstance(g, DTensor) else g).cpu() for n, g in gradients.items()},
+        "means": {"loss": result.loss, **result.token_means},
+        "norm": result.grad_norm,
+        "calls": calls,
+        "dtypes": {name: sorted(found) for name, found in dtypes.items()},
+    }
+
+
+def _perturb(policy: Policy, reference: Policy) -> None:
+    """Neither a KL nor an adapter's first factor has a gradient in the beginning."""
+    with torch.no_grad():
+        reference.requires_grad_(False).model.lm_head.weight.mul_(0.9)
+        for name, parameter in adapter_parameters(policy).items():
+            if ".lora_B." in name:
+                parameter.copy_(torch.linspace(-9, 9, parameter.numel()).sin().view_as(parameter) / 100)
+
+
+def _groups(processor: Processor) -> list[Group]:
+    return [
+        Group(
+            processor.encode_prompt(Example(color, Image.new("RGB", size, color), (0.0, 0.0))),
+            [processor.encode_answer("Country: Japan " * (1 + (i + g) % 3)) for g in range(2 + i % 2)],
+        )
+        for i, (color, size) in enumerate(SIZES.items())
+    ]
+
+
+@contextmanager
+def _counted_calls() -> Iterator[tuple[dict[str, int], dict[str, set[str]]]]:
+    """Calls of each collective and the types of its tensors. FSDP2 calls the module's function by name: what is counted
+    there goes over the wire.
+    """
+    calls = dict.fromkeys(COUNTED, 0)
+    dtypes: dict[str, set[str]] = {name: set() for name in COUNTED}
+
+    def counted(name):
+        original = getattr(dist, name)
+
+        def call(*args, **kwargs):
+            calls[name] += 1
+            dtypes[name] |= {str(value.dtype) for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)}
+            return original(*args, **kwargs)
+
+        return call
+
+    with mock.patch.multiple(dist, **{name: counted(name) for name in COUNTED}):
+        yield calls, dtypes
+
+
+def main(folder: str, output: str, ways: str) -> None:
+    """See above."""
+    init_distributed()
+    results = {name: update_of(Path(folder), **way) for name, way in json.loads(ways).items()}
+    if is_main():
+        torch.save(results, output)
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
+    # On busy cores a rank now and then aborts at Python's end ("terminate called without an active exception"),
+    # presumably because a gloo thread still holds tensors. Everything is done: leave without it.
+    sys.stdout.flush()
+    os._exit(0)
