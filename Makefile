@@ -9,8 +9,9 @@ export HF_HUB_OFFLINE ?= 1
 demo: $(VENV)/demo
 	$(BIN)/torchrun --standalone --nproc-per-node 1 -m geogrpo.train
 
+# Two processes of one thread each: more threads would wait for each other.
 test: $(VENV)/test
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/test
 	$(BIN)/ruff check .

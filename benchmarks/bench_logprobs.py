@@ -2,7 +2,7 @@
 
 pytest benchmarks/bench_logprobs.py        about 90 s on 2 CPU cores, two minutes on a GPU; needs the machine to itself
 
-Peers come with `pip install -e '.[peers]'` (TRL by itself); one that is missing is skipped with the reason. Results go
+Peers come with `pip install -e '.[peers]'`; one that is missing is skipped with the reason. Results go
 to benchmarks/results/head_cpu.json, or where GEOGRPO_HEAD_RESULTS says; `python benchmarks/head_results.py FILE` prints
 them as a table. heads.py has the settings of each, head_measure.py says how time, memory and errors are measured.
 """

@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from grpo_steps import assert_same_gradients
 from small_runs import torchrun
 from workers import gradients
-from workers.gradients import update_of
+from workers.gradients import assert_same_gradients, assert_same_update, update_of
 
 from geogrpo.config import OptimizerConfig
 from geogrpo.optimization import learning_rate
@@ -44,16 +43,9 @@ def two_ranks(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> di
     return torch.load(output, weights_only=True)
 
 
-def assert_same(actual: dict[str, Any], expected: dict[str, Any]) -> None:
-    # float32 sums in another order: 1e-5 of the tensor's own size
-    assert_same_gradients(actual["gradients"], expected["gradients"], tolerance=1e-5)
-    assert actual["means"] == pytest.approx(expected["means"], rel=1e-5)
-    assert actual["norm"] == pytest.approx(expected["norm"], rel=1e-5)
-
-
 @pytest.mark.parametrize("way", [{"budget": SPLITS_GROUPS}, {"budget": 80, "communicate_once": True}])
 def test_gradients_do_not_depend_on_rows(tiny_folder: Path, one_rank: dict[str, Any], way: dict[str, Any]) -> None:
-    assert_same(update_of(tiny_folder, **way), one_rank)
+    assert_same_update(update_of(tiny_folder, **way), one_rank)
 
 
 @pytest.mark.slow
@@ -62,8 +54,7 @@ def test_gradients_do_not_depend_on_rows(tiny_folder: Path, one_rank: dict[str, 
 def test_gradients_do_not_depend_on_ranks(
     one_rank: dict[str, Any], two_ranks: dict[str, dict[str, Any]], name: str
 ) -> None:
-    assert all(gradient.norm() > 0 for gradient in one_rank["gradients"].values())
-    assert_same(two_ranks[name], one_rank)
+    assert_same_update(two_ranks[name], one_rank)
 
 
 @pytest.mark.slow
@@ -75,15 +66,14 @@ def test_two_ranks_train_on_a_frozen_tower(
     aligner: the frozen tower is sharded, and nothing is kept of an image.
     """
     expected = {name: g for name, g in one_rank["gradients"].items() if not re.search(frozen, name)}
-    assert_same_gradients(two_ranks[trained]["gradients"], expected, tolerance=1e-5)
+    assert_same_gradients(two_ranks[trained]["gradients"], expected)
 
 
 @pytest.mark.slow
 def test_two_ranks_train_an_adapter_as_one_does(tiny_folder: Path, two_ranks: dict[str, dict[str, Any]]) -> None:
     one = update_of(tiny_folder, trained="adapter")
     assert all(".lora_" in name for name in one["gradients"])
-    assert all(gradient.norm() > 0 for gradient in one["gradients"].values())
-    assert_same(two_ranks["adapter"], one)
+    assert_same_update(two_ranks["adapter"], one)
 
 
 @pytest.mark.slow
@@ -91,7 +81,8 @@ def test_ranks_communicate_once_however_many_rows(two_ranks: dict[str, dict[str,
     one_row, rows, once = (two_ranks[name]["calls"] for name in ("one_row", "rows", "rows_once"))
     assert rows["reduce_scatter_single"] > one_row["reduce_scatter_single"] > 0
     assert once["reduce_scatter_single"] == one_row["reduce_scatter_single"]
-    assert once["all_gather_single"] == one_row["all_gather_single"] < rows["all_gather_single"]
+    # One row gathers again what the forward pass has freed.
+    assert once["all_gather_single"] == once["reduce_scatter_single"] < one_row["all_gather_single"]
 
 
 def test_learning_rate_rises_then_falls_to_its_end() -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from geogrpo.config_files import load_config
+from geogrpo.config_names.table import OTHER_NAMES
 from geogrpo.rewards import find_rewards
 
 ROOT = Path(__file__).parents[1]
@@ -84,3 +85,18 @@ def test_every_entry_of_the_folder_map_exists() -> None:
     entries = [line.split()[0] for line in folder_map.splitlines() if line.strip()]
     assert len(entries) > 10
     assert [entry for entry in entries if not (ROOT / entry).exists()] == []
+
+
+def test_names_of_other_trainers_are_those_that_errors_give() -> None:
+    (table,) = re.findall(r"\| TRL \| verl \| here \|\n\|---\|---\|---\|\n((?:\|.*\n)+)", README)
+    rows = [[cell.strip().strip("`") for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    assert len(rows) > 20
+    for trl, verl, here in rows:
+        assert trl or verl
+        if trl:
+            assert here in OTHER_NAMES["TRL"][trl].keys
+        if verl:
+            (full_name,) = [name for name in OTHER_NAMES["verl"] if name.removeprefix("actor_rollout_ref.") == verl]
+            assert here in OTHER_NAMES["verl"][full_name].keys
+    (count,) = re.findall(r"docs/names\.md\) has (\d+)", README)
+    assert int(count) == sum(len(names) for names in OTHER_NAMES.values())

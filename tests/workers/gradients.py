@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import pytest
 import torch
 import torch.distributed as dist
 from PIL import Image
+from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from geogrpo.clock import Clock
@@ -113,6 +115,21 @@ def update_of(
         "calls": calls,
         "dtypes": {name: sorted(found) for name, found in dtypes.items()},
     }
+
+
+def assert_same_update(actual: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Equal but for the order in which float32 is added up: to 1e-5 of each gradient's own size."""
+    assert_same_gradients(actual["gradients"], expected["gradients"])
+    assert actual["means"] == pytest.approx(expected["means"], rel=1e-5)
+    assert actual["norm"] == pytest.approx(expected["norm"], rel=1e-5)
+
+
+def assert_same_gradients(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Of the same parameters, none 0, to 1e-5 of each one's own size."""
+    assert actual.keys() == expected.keys()
+    for name, gradient in expected.items():
+        assert gradient.norm() > 0, name
+        assert (actual[name] - gradient).norm() <= 1e-5 * gradient.norm(), name
 
 
 def _perturb(policy: Policy, reference: Policy) -> None:
