@@ -1,65 +1,65 @@
 """How a policy is spread over ranks, nodes and the host changes where numbers are, not what they are."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from small_runs import torchrun, two_nodes
+from small_runs import two_nodes
+from workers import gradients
+from workers.gradients import assert_same_update, update_of
 
 from geogrpo import distributed
 from geogrpo.config import ParallelConfig
 from geogrpo.distributed import shard_policy
 
-WORKER = Path(__file__).parent / "workers" / "gradients.py"
-SPLITS_GROUPS = 60
-"""A budget in which the largest groups do not fit."""
-ONE_ROW = 100_000
-
-
-def arguments(
-    tiny_folder: Path, output: Path, *, budget: int, communication: str = "every_row", sharded: str
-) -> list[str]:
-    return [str(WORKER), str(tiny_folder), str(output), str(budget), "shared", communication, "all", sharded]
-
-
-def read(path: Path) -> dict:
-    return torch.load(path, weights_only=True)
+SPLITS_GROUPS = 40
+"""A budget in which groups do not fit: of the worker's four, three are two rows each."""
+TWO_NODES: dict[str, dict[str, Any]] = {
+    "all": {"budget": SPLITS_GROUPS},
+    "node": {"budget": SPLITS_GROUPS, "shard_within": "node"},
+    "offload": {"budget": SPLITS_GROUPS, "shard_within": "node", "cpu_offload": True},
+    "bfloat16": {"budget": SPLITS_GROUPS, "shard_within": "node", "dtype": "bfloat16", "communicate_once": True},
+}
 
 
 @pytest.fixture(scope="module")
-def one_rank(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
-    """One update on one rank, in one row."""
-    output = tmp_path_factory.mktemp("gradients") / "one.pt"
-    done = torchrun(1, *arguments(tiny_folder, output, budget=ONE_ROW, sharded="all"))
-    assert done.returncode == 0, done.stderr[-3000:]
-    return read(output)
+def one_rank(tiny_folder: Path, device: torch.device) -> dict[str, Any]:
+    """In one row."""
+    return update_of(tiny_folder)
+
+
+@pytest.fixture(scope="module")
+def on_two_nodes(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """What each of TWO_NODES gives on two nodes of two ranks."""
+    output = tmp_path_factory.mktemp("gradients") / "nodes.pt"
+    two_nodes([2, 2], str(gradients.__file__), str(tiny_folder), str(output), json.dumps(TWO_NODES))
+    return torch.load(output, weights_only=True)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("ranks_per_node", "sharded"), [([1, 1], "all+compiled"), ([2, 2], "node+offload")], ids=["all", "node"]
-)
+@pytest.mark.parametrize("name", ["all", "node", "offload"])
 def test_two_nodes_have_the_gradients_of_one_rank(
-    tiny_folder: Path, tmp_path: Path, one_rank: dict, ranks_per_node: list[int], sharded: str
+    one_rank: dict[str, Any], on_two_nodes: dict[str, dict[str, Any]], name: str
 ) -> None:
-    output = tmp_path / "two.pt"
-    two_nodes(ranks_per_node, *arguments(tiny_folder, output, budget=SPLITS_GROUPS, sharded=sharded))
-    actual = read(output)
-    assert actual["gradients"].keys() == one_rank["gradients"].keys()
-    for name, gradient in one_rank["gradients"].items():
-        assert gradient.norm() > 0, name
-        # float32 sums in another order: 1e-5 of the tensor's own size
-        assert (actual["gradients"][name] - gradient).norm() <= 1e-5 * gradient.norm(), name
-    assert actual["means"] == pytest.approx(one_rank["means"], rel=1e-5)
-    assert actual["norm"] == pytest.approx(one_rank["norm"], rel=1e-5)
+    assert_same_update(on_two_nodes[name], one_rank)
 
 
 @pytest.mark.slow
-def test_in_bfloat16_gradients_are_added_up_in_float32(tiny_folder: Path, tmp_path: Path, one_rank: dict) -> None:
-    output = tmp_path / "bfloat16.pt"
-    budget = {"budget": SPLITS_GROUPS, "communication": "once"}
-    two_nodes([2, 2], *arguments(tiny_folder, output, **budget, sharded="node+bfloat16"))
-    actual = read(output)
+def test_nodes_with_a_copy_each_add_up_gradients_once_a_step(on_two_nodes: dict[str, dict[str, Any]]) -> None:
+    spread, copies = (on_two_nodes[name]["calls"] for name in ("all", "node"))
+    # Once for each block, and for the rest of the model, however many rows
+    num_units = on_two_nodes["bfloat16"]["calls"]["reduce_scatter_single"]
+    assert copies["all_reduce"] - spread["all_reduce"] == num_units > 0
+    assert copies["reduce_scatter_single"] == spread["reduce_scatter_single"] > num_units
+
+
+@pytest.mark.slow
+def test_in_bfloat16_gradients_are_added_up_in_float32(
+    one_rank: dict[str, Any], on_two_nodes: dict[str, dict[str, Any]]
+) -> None:
+    actual = on_two_nodes["bfloat16"]
     assert actual["dtypes"]["all_gather_single"] == ["torch.bfloat16"]
     assert actual["dtypes"]["reduce_scatter_single"] == ["torch.float32"]
     # Between nodes, besides counts

@@ -165,14 +165,15 @@ def test_a_model_keeps_nothing_of_a_photograph_even_if_its_run_did(
     assert not list(tmp_path.glob("cache/**/*"))
 
 
-def test_a_model_trained_with_adapters_answers_without(
+def test_a_model_trained_with_adapters_and_compiled_answers_without(
     run_folder: Path, photograph: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = load_config(str(run_folder / "config.yaml"))
-    trained = replace(config.model, lora=LoraConfig(rank=2), freeze_vision=True)
+    trained = replace(config.model, lora=LoraConfig(rank=2), freeze_vision=True, compile=True)
     save_config(replace(config, model=trained), run_folder / "config.yaml")
     # They are merged into the exported weights.
     monkeypatch.setattr("geogrpo.policy.load.add_adapters", lambda *_: pytest.fail("adapters were added"))
+    monkeypatch.setattr("geogrpo.policy.load.compile_blocks", lambda *_: pytest.fail("a prompt was compiled"))
     assert run(photograph, "--model", run_folder / "model", "--samples", 0) == 0
 
 

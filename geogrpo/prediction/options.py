@@ -74,10 +74,10 @@ def predictor_of(options: argparse.Namespace) -> Predictor:
         raise ValueError(f"--model {options.model}: no such folder.")
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    # Nothing is trained: no new adapter, whose own is merged into the model's weights. And a frozen vision tower would
-    # keep what it sees, on disk if the run did.
+    # Nothing is trained: no new adapter, whose own is merged into the model's weights, and no minute of compiling for a
+    # prompt. And a frozen vision tower would keep what it sees, on disk if the run did.
     path = str(options.model.resolve())
-    model = replace(config.model, path=path, lora=LoraConfig(), freeze_vision=False, freeze_aligner=None)
+    model = replace(config.model, path=path, lora=LoraConfig(), compile=False, freeze_vision=False, freeze_aligner=None)
     return Predictor.from_model(replace(config, model=model, answer=replace(config.answer, prompt=prompt)), sampling)
 
 

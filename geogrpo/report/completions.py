@@ -58,16 +58,23 @@ def _records(file: BinaryIO, offset: int) -> Iterator[tuple[int, dict[str, Any]]
 def _groups_at(file: BinaryIO, offset: int) -> list[list[dict[str, Any]]]:
     """The records of a step's first groups."""
     groups: list[list[dict[str, Any]]] = []
-    step = None
     for _, record in _records(file, offset):
-        step = record["step"] if step is None else step
-        if record["step"] != step:
+        last = groups[-1][-1] if groups else record
+        if record["step"] != last["step"]:
             break
-        if not groups or record["sample"] == 0:
-            if len(groups) == NUM_GROUPS:
-                break
+        # Not at sample 0 alone: its line may be the one that was cut short.
+        if not groups or record["id"] != last["id"] or record["sample"] <= last["sample"]:
             groups.append([])
         groups[-1].append(record)
+    return _last_attempt(groups)[:NUM_GROUPS]
+
+
+def _last_attempt(groups: list[list[dict[str, Any]]]) -> list[list[dict[str, Any]]]:
+    """The groups without those of earlier attempts at the step: a resumed run draws the same images in the same order."""
+    ids = [records[0]["id"] for records in groups]
+    for num_earlier in range(1, len(ids) // 2 + 1):
+        if ids[:num_earlier] == ids[num_earlier : 2 * num_earlier]:
+            return _last_attempt(groups[num_earlier:])
     return groups
 
 

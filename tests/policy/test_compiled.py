@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 import torch
 from conftest import ANSWERS, TINY, picture
+from grpo_steps import gradients
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from geogrpo.config import LoraConfig, ModelConfig
+from geogrpo.distributed import shard_policy
 from geogrpo.policy.compiled import compile_blocks
+from geogrpo.policy.layouts import PaddedLayout
 from geogrpo.policy.load import load_policy, load_processor
 from geogrpo.policy.model import Policy
 from geogrpo.policy.packing import Group, pack
@@ -19,16 +22,19 @@ from geogrpo.policy.tiny import save_tiny_model
 from geogrpo.rollout.native import NativeEngine
 from geogrpo.types import Example
 
-OPTIONS = ({"activation_checkpointing": True}, {"lora": LoraConfig(rank=2), "freeze_vision": True})
+LORA = {"lora": LoraConfig(rank=2, targets=["q_proj", "down_proj"]), "freeze_vision": True}
+
+
+def save_blocks(folder: Path, number: int) -> Path:
+    tiny = dataclasses.replace(TINY, num_layers=number)
+    save_tiny_model(folder, tiny, list(ANSWERS) * 50, [picture(0, (112, 112))], seed=0)
+    return folder
 
 
 @pytest.fixture(scope="module")
 def four_blocks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of three equal blocks and the last one."""
-    folder = tmp_path_factory.mktemp("four_blocks")
-    tiny = dataclasses.replace(TINY, num_layers=4)
-    save_tiny_model(folder, tiny, list(ANSWERS) * 50, [picture(0, (112, 112))], seed=0)
-    return folder
+    return save_blocks(tmp_path_factory.mktemp("four_blocks"), 4)
 
 
 @pytest.fixture(autouse=True)
@@ -68,31 +74,69 @@ def log_probs_and_gradients(policy: Policy, groups: list[Group]) -> tuple[torch.
     policy.zero_grad()
     log_probs, entropy = policy(pack(groups))
     (log_probs * torch.linspace(-1, 1, len(log_probs)) + entropy).sum().backward()
-    return log_probs.detach(), {n: p.grad.clone() for n, p in policy.named_parameters() if p.grad is not None}
+    return log_probs.detach(), gradients(policy)
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=["checkpointing", "lora"])
-def test_blocks_and_rows_of_any_length_share_what_was_compiled(four_blocks: Path, options: dict[str, Any]) -> None:
+def assert_same(plain: Policy, compiled: Policy, groups: list[Group]) -> None:
+    expected, expected_gradients = log_probs_and_gradients(plain, groups)
+    actual, actual_gradients = log_probs_and_gradients(compiled, groups)
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-6)
+    assert actual_gradients.keys() == expected_gradients.keys()
+    for name, gradient in expected_gradients.items():
+        assert (actual_gradients[name] - gradient).norm() <= 1e-5 * gradient.norm() + 1e-9, name
+
+
+@pytest.fixture
+def attended(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The layer of each attention that was computed."""
+    layers: list[int] = []
+    original = PaddedLayout.attend
+
+    def attend(self: PaddedLayout, layer: int, *arguments: Any) -> torch.Tensor:
+        layers.append(layer)
+        return original(self, layer, *arguments)
+
+    monkeypatch.setattr(PaddedLayout, "attend", attend)
+    return layers
+
+
+@pytest.mark.slow
+def test_sharded_blocks_and_rows_of_any_length_share_what_was_compiled(
+    four_blocks: Path, device: torch.device, attended: list[int]
+) -> None:
+    """And throw their activations away."""
     backend = CompileCounterWithBackend("aot_eager")
-    plain, compiled = (load(four_blocks, **options) for _ in range(2))
+    plain, compiled = load(four_blocks), load(four_blocks, activation_checkpointing=True)
     compile_blocks(compiled, backend)
-    assert [name for name, _ in compiled.named_parameters()] == [name for name, _ in plain.named_parameters()]
+    shard_policy(compiled, device, torch.float32)
     counts = []
-    for groups in rows_of_many_lengths(four_blocks, **options):
-        expected, expected_gradients = log_probs_and_gradients(plain, groups)
-        actual, gradients = log_probs_and_gradients(compiled, groups)
-        torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-6)
-        assert gradients.keys() == expected_gradients.keys()
-        for name, gradient in expected_gradients.items():
-            assert (gradients[name] - gradient).norm() <= 1e-5 * gradient.norm() + 1e-9, name
+    for groups in rows_of_many_lengths(four_blocks):
+        attended.clear()
+        assert_same(plain, compiled, groups)
+        assert attended == [0, 1, 2, 3] * 2 + [3, 2, 1, 0]
         counts.append(backend.frame_count)
     # Around the attention of the equal blocks, and of the last one.
+    assert 0 < counts[0] <= 8
+    assert counts == counts[:1] * len(counts)
+
+
+@pytest.mark.slow
+def test_adapters_are_compiled_with_their_blocks(four_blocks: Path) -> None:
+    backend = CompileCounterWithBackend("eager")
+    plain, compiled = (load(four_blocks, **LORA) for _ in range(2))
+    compile_blocks(compiled, backend)
+    counts = []
+    for groups in rows_of_many_lengths(four_blocks, **LORA):
+        assert_same(plain, compiled, groups)
+        counts.append(backend.frame_count)
+    # The first block's input has no gradient.
     assert 0 < counts[0] <= 12
     assert counts == counts[:1] * len(counts)
 
 
+@pytest.mark.slow
 def test_prompts_are_read_compiled_and_completions_decoded_as_they_are(four_blocks: Path) -> None:
-    backend = CompileCounterWithBackend("aot_eager")
+    backend = CompileCounterWithBackend("eager")
     plain, compiled = (load(four_blocks) for _ in range(2))
     compile_blocks(compiled, backend)
     processor = load_processor(ModelConfig(path=str(four_blocks)), "short")
@@ -114,11 +158,11 @@ def test_prompts_are_read_compiled_and_completions_decoded_as_they_are(four_bloc
 
 
 @pytest.mark.slow
-def test_the_compiler_that_is_used(four_blocks: Path) -> None:
-    plain, compiled = load(four_blocks), load(four_blocks, compile=True)
-    groups = rows_of_many_lengths(four_blocks)[1]
-    expected, expected_gradients = log_probs_and_gradients(plain, groups)
-    actual, gradients = log_probs_and_gradients(compiled, groups)
+def test_the_compiler_that_is_used(tmp_path: Path) -> None:
+    """Forward alone: what is above checks gradients without a C++ compiler's minute."""
+    folder = save_blocks(tmp_path, 1)
+    batch = pack(rows_of_many_lengths(folder)[1])
+    with torch.no_grad():
+        expected, actual = (load(folder, compile=compiled)(batch) for compiled in (False, True))
     torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-6)
-    assert all((gradients[n] - g).norm() <= 1e-5 * g.norm() + 1e-9 for n, g in expected_gradients.items())
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0

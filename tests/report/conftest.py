@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from report.page_browser import HOSTILE_ID, HOSTILE_TEXT, all_examples, ready_ms, until
+from report.page_browser import FAR_EAST, HOSTILE_ID, HOSTILE_TEXT, all_examples, ready_ms, until
 
 from geogrpo.metrics import Estimate
-from geogrpo.report.page.content import Calibration, Groups
+from geogrpo.report.page.content import Calibration, Groups, SampledCompletion, SampledGroup
 from geogrpo.report.page.page import write_page
 from geogrpo.report.tables import COLUMNS, MetricRow, TextTable
 
@@ -35,6 +35,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("report") / "report.html"
     values = {key: Estimate(0.5, 0.4, 0.6) for key in COLUMNS}
     ends = np.linspace(0.05, 1, 20)
+    completion = SampledCompletion(HOSTILE_TEXT * 50, FAR_EAST, 0.0, 0.5, {HOSTILE_ID: 0.5}, None)
+    picture = all_examples()[0].image
     write_page(
         path,
         title="report",
@@ -44,6 +46,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         calibration=Calibration(ends, ends, ends, ends, ends),
         tables=[TextTable(HOSTILE_ID, ("", *"abcdef"), [[HOSTILE_TEXT] * 7], HOSTILE_TEXT)],
         groups=[Groups("Continents", [MetricRow("east", values, 500)])],
+        completions=[SampledGroup(step, HOSTILE_ID, FAR_EAST, picture, [completion], 1) for step in (1, 2)],
     )
     return path
 

@@ -76,8 +76,18 @@ def test_steps_from_the_first_to_the_last_and_of_each_the_first_groups(log: RunL
 
 
 def test_one_prompt_twice_in_a_step_is_two_groups(log: RunLog) -> None:
-    log.log_completions(step_records(1, ["a"]) + step_records(1, ["a"]))
-    assert [len(group.completions) for group in groups_of(log, "a")] == [2, 2]
+    log.log_completions(step_records(1, ["a", "b", "b"]))
+    assert [(group.id, len(group.completions)) for group in groups_of(log, "a", "b")] == [("a", 2), ("b", 2), ("b", 2)]
+
+
+def test_of_a_step_killed_twice_only_the_last_attempt_is_shown(log: RunLog) -> None:
+    path = log.folder / "completions.jsonl"
+    for attempt, cut_bytes in (("killed", 0), ("killed while it wrote", 20), ("resumed", 0)):
+        log.log_completions(step_records(2, text=attempt))
+        path.write_bytes(path.read_bytes()[: path.stat().st_size - cut_bytes])
+    groups = groups_of(log, "a", "b")
+    assert [group.id for group in groups] == ["a", "b"]
+    assert {completion.text for group in groups for completion in group.completions} == {"resumed"}
 
 
 def test_of_steps_done_again_after_a_kill_the_last_lines_count(log: RunLog) -> None:

@@ -258,6 +258,23 @@ def test_a_table_of_text_is_text_and_as_wide_as_it_needs(page: Any) -> None:
     assert text_of(page, ".tables h2") == HOSTILE_ID
 
 
+def test_the_steps_of_completions_open_and_show_their_pictures_without_any_script(page: Any) -> None:
+    page.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        page.refresh()
+        assert page.find_element("id", "status").text == ""
+        first, last = page.find_elements("css selector", "details:has(.sampled)")
+        assert (first.get_dom_attribute("open"), last.get_dom_attribute("open")) == (None, "true")
+        first.find_element("css selector", "summary").send_keys(webdriver.Keys.ENTER)
+        assert first.get_dom_attribute("open") == "true"
+        picture = first.find_element("css selector", "img")
+        assert picture.accessible_name == f"Image of {HOSTILE_ID}"
+        until(lambda: int(picture.get_property("naturalWidth")) > 0)
+        assert first.find_element("css selector", "pre").text.startswith(HOSTILE_TEXT[:20])
+    finally:
+        page.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
 def test_the_dark_scheme_redraws_the_map(page: Any) -> None:
     light = rgb(page, "--sea")
     assert light in map_colors(page)

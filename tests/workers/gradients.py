@@ -72,7 +72,8 @@ def update_of(
     policy, reference = (load_policy(config, processor.tokenizer) for _ in range(2))
     _perturb(policy, reference)
     if compiled:
-        compile_blocks(policy, "aot_eager")
+        # Traced alone, a third of the time; policy/test_compiled.py traces its backward pass, too.
+        compile_blocks(policy, "eager")
     device = init_distributed()
     for each in (policy, reference):
         shard_policy(each, device, getattr(torch, dtype), ParallelConfig(**parallel))

@@ -9,7 +9,7 @@ from geogrpo.report.tables import MISSING
 from geogrpo.types import Example
 
 HEADER = (
-    '<th scope="col">Completion</th><th scope="col">Point</th><th class="number" scope="col">Error</th>'
+    '<th scope="col">Completion</th><th class="point" scope="col">Point</th><th class="number" scope="col">Error</th>'
     '<th class="number" scope="col">Reward</th><th scope="col">Components</th>'
     '<th class="number" scope="col">Advantage</th>'
 )
@@ -33,7 +33,7 @@ def _group(group: SampledGroup) -> str:
     lines = [_line(completion) for completion in group.completions]
     shown = len(group.completions)
     left_out = f"<br>{shown} of {group.num_completions:,} completions" if shown < group.num_completions else ""
-    caption = f"{escaped(cut(group.id))}<br>{_point(group.true_latlon_deg)}{left_out}"
+    caption = f"{escaped(cut(group.id))}<br>Truth {_point(group.true_latlon_deg)}{left_out}"
     figure = f"<figure>{_picture(group)}<figcaption>{caption}</figcaption></figure>"
     return f'<div class="sampled">{figure}{framed(HEADER, lines)}</div>'
 
@@ -44,7 +44,7 @@ def _picture(group: SampledGroup) -> str:
     encoded, problem = thumbnail(Example(group.id, group.image, group.true_latlon_deg))
     if encoded is None:
         return f'<span class="no-picture">{escaped(problem or "")}</span>'
-    return f'<img src="data:image/jpeg;base64,{encoded}" alt="{escaped(cut(group.id))}" loading="lazy">'
+    return f'<img src="data:image/jpeg;base64,{encoded}" alt="Image of {escaped(cut(group.id))}" loading="lazy">'
 
 
 def _line(completion: SampledCompletion) -> str:
