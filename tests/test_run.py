@@ -34,6 +34,7 @@ def test_a_run_leaves_what_the_readme_promises(config: RunConfig, device: torch.
     for name in ("config.yaml", "metrics.jsonl", "completions.jsonl", "summary.json", "model/model.safetensors"):
         assert (run.folder / name).stat().st_size > 0, name
     assert list((run.folder / "tensorboard").iterdir())
+    assert "Completions while training" in (run.folder / "report" / "report.html").read_text(encoding="utf-8")
     for name in ("reward_curve.png", "distance_histogram.png", "world_map_supervised.png", "world_map_grpo.png"):
         with Image.open(run.folder / "report" / name) as figure:
             assert len(figure.convert("RGB").getcolors(1 << 24)) > 50

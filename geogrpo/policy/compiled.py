@@ -14,7 +14,7 @@ from geogrpo.policy.model import Policy
 def compile_blocks(policy: Policy, backend: Any = "inductor") -> None:
     """Compile what each block of the language model computes around its attention, which says who sees whom and stays
     as it is. Rows of any length share the code, and so do equal blocks; names of parameters do not change. Decoding is
-    not compiled: its inputs change their shape with every token.
+    not compiled; nobody has measured what it would gain.
 
     Before shard_policy, so that a block's parameters are gathered, and its activations thrown away, around what is
     compiled.

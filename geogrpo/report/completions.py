@@ -70,7 +70,7 @@ def _groups_at(file: BinaryIO, offset: int) -> list[list[dict[str, Any]]]:
 
 
 def _last_attempt(groups: list[list[dict[str, Any]]]) -> list[list[dict[str, Any]]]:
-    """The groups without those of earlier attempts at the step: a resumed run draws the same images in the same order."""
+    """The groups without earlier attempts at the step: a resumed run draws the same images in the same order."""
     ids = [records[0]["id"] for records in groups]
     for num_earlier in range(1, len(ids) // 2 + 1):
         if ids[:num_earlier] == ids[num_earlier : 2 * num_earlier]:

@@ -3,19 +3,23 @@
 import base64
 import io
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
+from geogrpo.grpo.metrics import completion_records
 from geogrpo.report.completions import NUM_COMPLETIONS, NUM_GROUPS, NUM_STEPS, sampled_groups
 from geogrpo.report.page.completions import completions_section
-from geogrpo.report.page.content import SampledGroup
+from geogrpo.report.page.content import SampledCompletion, SampledGroup
 from geogrpo.report.page.pieces import MAX_TEXT_BYTES, THUMBNAIL_BYTES
 from geogrpo.report.run_log import RunLog
-from geogrpo.types import Example
+from geogrpo.rewards import Scores
+from geogrpo.types import EncodedPrompt, Example, Prediction, Rollouts
 
 PARIS = (48.86, 2.35)
 HOSTILE = "</pre></td><script>alert(1)</script> \" ' & {{script}} \x00 <img src=x onerror=alert(1)>"
@@ -49,7 +53,7 @@ def log(tmp_path: Path) -> RunLog:
 
 
 def examples(*ids: str) -> list[Example]:
-    return [Example(id, Image.effect_noise((900, 700), 90).convert("RGB"), PARIS) for id in ids]
+    return [Example(id, Image.effect_noise((200, 156), 90).convert("RGB"), PARIS) for id in ids]
 
 
 def groups_of(log: RunLog, *ids: str) -> list[SampledGroup]:
@@ -102,6 +106,24 @@ def test_of_steps_done_again_after_a_kill_the_last_lines_count(log: RunLog) -> N
     assert texts == [(1, {"killed"})] * 2 + [(2, {"resumed"})] * 2 + [(3, {"resumed"})] * 2
     # The first line of the second attempt stands behind the one that was cut short.
     assert [len(group.completions) for group in groups] == [2, 2, 1, 2, 2, 2]
+
+
+def test_what_training_writes_is_read(log: RunLog) -> None:
+    (example,) = examples("a")
+    nothing = torch.empty(0)
+    prompt = EncodedPrompt(example, nothing, nothing, nothing, nothing, question="")
+    values = torch.tensor([[0.25, math.nan]], dtype=torch.float64)
+    texts = ["(48.86, 2.35)", "nowhere"]
+    rollouts = Rollouts([prompt], [[nothing] * 2], [[nothing] * 2], [texts], [[True] * 2])
+    predictions = [[Prediction(texts[0], latlon_deg=PARIS), Prediction(texts[1])]]
+    scores = Scores(values, {"judge": values}, values[None], torch.ones(1), predictions, values * 4)
+    log.log_completions(completion_records(1, rollouts, scores, -values))
+    (group,) = groups_of(log, "a")
+    assert (group.step, group.id, group.true_latlon_deg, group.num_completions) == (1, "a", PARIS, 2)
+    assert group.completions == [
+        SampledCompletion(texts[0], PARIS, 1.0, 0.25, {"judge": 0.25}, -0.25),
+        SampledCompletion(texts[1], None, None, None, {"judge": None}, None),
+    ]
 
 
 def test_what_is_missing_is_shown_as_missing(log: RunLog) -> None:
