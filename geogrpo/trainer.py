@@ -27,12 +27,12 @@ from geogrpo.accounting import Accounting
 from geogrpo.checkpoint import Progress
 from geogrpo.config import GRPOConfig
 from geogrpo.data.draws import Draw, make_draw
-from geogrpo.data.loader import load_batches
+from geogrpo.data.loader import Batch, load_batches
 from geogrpo.distributed import all_gather_list
-from geogrpo.grpo.learning import StepLearner
+from geogrpo.grpo.learning import Learned, StepLearner
 from geogrpo.grpo.metrics import completion_records, sampling_metrics, step_metrics
 from geogrpo.grpo.reference import Reference
-from geogrpo.grpo.sampling import StepSampler
+from geogrpo.grpo.sampling import Sampled, StepSampler
 from geogrpo.optimization import (
     Passes,
     StepCounter,
@@ -126,6 +126,7 @@ def train_grpo(
     learner = StepLearner(policy, optimizer, reference if config.loss.beta > 0 else None, config, passes)
     steps, per_step = range(progress.step, config.steps), config.prompts_per_step
     counter = StepCounter(progress, num_examples=len(examples), per_step=per_step, num_steps=config.steps)
+    reporter = _Reporter(config, counter, accounting, optimizer)
     loading = load_batches(
         examples, processor.encode_prompt, per_step=per_step, seed=seed, steps=steps, num_threads=num_loaders, draw=draw
     )
@@ -142,17 +143,37 @@ def train_grpo(
             learned = learner.learn(sampled.rollouts, sampled.scores)
             if reference is not None:
                 reference.follow(policy, step + 1)
-            with clock.phase("communication"):
-                records = completion_records(step + 1, sampled.rollouts, sampled.scores, learned.advantages)
-                completions = all_gather_list(records)
-            counted = counter.finish_step(
-                num_tokens=num_tokens_of_all_ranks(sampled.rollouts.token_ids),
-                skipped=[*batch.skipped, *sampled.skipped],
-                seconds=time.perf_counter() - started,
-            )
-            metrics = step_metrics(completions, config.group_size, learned)
-            metrics |= sampling_metrics(sampled, config.max_resampling_rounds) | counted
-            metrics |= accounting.finish_step(learned.groups * config.updates_per_sample, sampled.rollouts)
-            metrics["learning_rate"] = optimizer.param_groups[0]["lr"]
-            if on_step(StepRecord(progress.step, metrics, completions)):
+            record = reporter.finish(step, started, batch, sampled, learned)
+            if on_step(record):
                 return
+
+
+class _Reporter:
+    """Counts steps and puts their metrics together. Every rank has one.
+
+    Args:
+        counter, accounting: of the stage.
+        optimizer: whose learning rate is reported.
+    """
+
+    def __init__(
+        self, config: GRPOConfig, counter: StepCounter, accounting: Accounting, optimizer: torch.optim.Optimizer
+    ) -> None:
+        self._config, self._counter, self._accounting, self._optimizer = config, counter, accounting, optimizer
+
+    def finish(self, step: int, started: float, batch: Batch, sampled: Sampled, learned: Learned) -> StepRecord:
+        """Of a 0-based step that began at `started`, as time.perf_counter has it. Every rank must call this."""
+        config, rollouts = self._config, sampled.rollouts
+        with self._accounting.clock.phase("communication"):
+            records = completion_records(step + 1, rollouts, sampled.scores, learned.advantages)
+            completions = all_gather_list(records)
+        counted = self._counter.finish_step(
+            num_tokens=num_tokens_of_all_ranks(rollouts.token_ids),
+            skipped=[*batch.skipped, *sampled.skipped],
+            seconds=time.perf_counter() - started,
+        )
+        metrics = step_metrics(completions, config.group_size, learned)
+        metrics |= sampling_metrics(sampled, config.max_resampling_rounds) | counted
+        metrics |= self._accounting.finish_step(learned.groups * config.updates_per_sample, rollouts)
+        metrics["learning_rate"] = self._optimizer.param_groups[0]["lr"]
+        return StepRecord(step + 1, metrics, completions)
